@@ -1,0 +1,1 @@
+"""Command line, run store, registry, artifacts, figures and reports."""

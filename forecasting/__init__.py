@@ -1,0 +1,1 @@
+"""Forecasters, training, scores, backtests and intervals."""

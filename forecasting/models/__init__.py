@@ -1,0 +1,1 @@
+"""One file per model; the registry in this package names them."""
