@@ -58,17 +58,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Parts by shares: train and test are rounded down, validation takes the rest (the published rule).
+    """Parts by shares of the rows.
 
     Args:
-        floor_validation: Round the validation share down as well and leave the rows between unused (Solar-Energy).
+        rounding: ``rest`` rounds train and test down and gives validation the rest (Autoformer and later);
+            ``parts`` rounds validation down too and leaves the rows before test unused (Solar-Energy);
+            ``edges`` rounds the two borders down (PEMS).
     """
 
     train: float = 0.7
     validation: float = 0.1
     test: float = 0.2
     overlap: bool = True
-    floor_validation: bool = False
+    rounding: Literal["rest", "parts", "edges"] = "rest"
 
     def __post_init__(self) -> None:
         total = self.train + self.validation + self.test
@@ -78,9 +80,9 @@ class Ratio:
 
     def borders(self, rows: int) -> Borders:
         """The row ranges in a series of ``rows`` rows; the test part always ends at the last row."""
-        train, test = int(rows * self.train), int(rows * self.test)
-        start = rows - test
-        validation_end = train + int(rows * self.validation) if self.floor_validation else start
+        train = int(rows * self.train)
+        start = int(rows * (self.train + self.validation)) if self.rounding == "edges" else rows - int(rows * self.test)
+        validation_end = train + int(rows * self.validation) if self.rounding == "parts" else start
         return Borders((0, train), (train, validation_end), (start, rows), self.overlap)
 
 
