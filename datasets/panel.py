@@ -1,0 +1,182 @@
+"""One or many series as flat tensors: the form in which windows are cut and models are fed."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from datasets import calendar
+from datasets.errors import ForetideError
+from datasets.schema import LongSeries, continue_times, last_observed
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All rows of all series behind one another; series ``s`` owns rows ``offsets[s]`` to ``offsets[s + 1]``.
+
+    Letters: N rows in all, S series, C variates, F calendar features, P past and K future covariates, J static ones.
+    A multivariate dataset is one series of C variates; a panel is S series of one variate each.
+
+    Args:
+        value: ``(N, C)``, 0 where not observed; float64 in original units, float32 once scaled.
+        observed: ``(N, C)`` bool.
+        calendar: ``(N, F)`` float32.
+        offsets: ``(S + 1,)`` int64.
+        ends: ``(S,)`` rows of each series up to its last observed value; rows after that are the future.
+        times: ``(N,)`` datetime64, on the host.
+        past, future, static: Covariates ``(N, P)``, ``(N, K)``, ``(S, J)``, or None.
+    """
+
+    value: Tensor
+    observed: Tensor
+    calendar: Tensor
+    offsets: Tensor
+    ends: Tensor
+    times: np.ndarray
+    ids: tuple[str, ...]
+    variates: tuple[str, ...]
+    units: tuple[str, ...]
+    frequency: str
+    calendar_names: tuple[str, ...] = ()
+    past: Tensor | None = None
+    future: Tensor | None = None
+    static: Tensor | None = None
+    past_names: tuple[str, ...] = ()
+    future_names: tuple[str, ...] = ()
+    static_names: tuple[str, ...] = ()
+
+    @property
+    def lengths(self) -> Tensor:
+        """Observed rows of each series, ``(S,)``: without the future rows behind its last value."""
+        return self.ends
+
+    @property
+    def complete(self) -> bool:
+        """Whether every value up to the end of every series is observed."""
+        return bool(self.observed.sum() == self.ends.sum() * len(self.variates))
+
+    def to(self, device: torch.device | str) -> "Panel":
+        """The same panel with its tensors on another device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def rows(self, series: int) -> slice:
+        """The rows of one series, future ones included."""
+        return slice(int(self.offsets[series]), int(self.offsets[series + 1]))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Panel":
+        tensors = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
+
+
+def from_series(data: xr.Dataset, horizon: int = 0, with_calendar: bool = True) -> Panel:
+    """A multivariate dataset as a panel of one series.
+
+    Args:
+        data: Canonical Dataset.
+        horizon: Rows to append behind the last observed value, so that a forecast window can be cut there.
+        with_calendar: Whether to compute calendar features; without them F is 0.
+    """
+    end = last_observed(data) + 1
+    have = data.sizes["time"]
+    want = max(have, end + horizon) if horizon else have
+    values = _extended(data["value"].values, want)
+    times = data["time"].values
+    if want > have:
+        times = np.concatenate([times, continue_times(times[-1], data.attrs["frequency"], want - have)])
+    observed = np.isfinite(values)
+    observed[end:] = False
+    marks, names = _calendar(times, data.attrs["frequency"], with_calendar)
+    covariates = {kind: _covariate(data, kind, want) for kind in ("past", "future")}
+    _check_future(data, covariates["future"], end, horizon)
+    static = data["static"].values[None].astype(np.float64) if "static" in data else None
+    return Panel(
+        value=torch.from_numpy(np.where(observed, values, 0.0)), observed=torch.from_numpy(observed), calendar=marks,
+        offsets=torch.tensor([0, want]), ends=torch.tensor([end]), times=times, ids=(str(data.attrs["title"]),),
+        variates=tuple(map(str, data["variate"].values)), units=tuple(map(str, data["unit"].values)),
+        frequency=data.attrs["frequency"], calendar_names=names, past=covariates["past"], future=covariates["future"],
+        static=None if static is None else torch.from_numpy(static), past_names=_names(data, "past"),
+        future_names=_names(data, "future"), static_names=_names(data, "static"))
+
+
+def from_long(data: LongSeries, horizon: int = 0, with_calendar: bool = True) -> Panel:
+    """Many series in long form as one flat panel of one variate each."""
+    frame = data.frame
+    ids, starts, counts = np.unique(frame["unique_id"].to_numpy(), return_index=True, return_counts=True)
+    order = np.argsort(starts)
+    ids, starts, counts = ids[order], starts[order], counts[order]
+    value, stamps = frame["y"].cast(float).to_numpy(), frame["ds"].to_numpy().astype("datetime64[ns]")
+    columns = {name: frame[name].cast(float).to_numpy() for name in (*data.past, *data.future, *data.static)}
+    ends = np.array([_observed_end(value[s:s + n], str(i)) for i, s, n in zip(ids, starts, counts, strict=True)])
+    lengths = np.maximum(counts, ends + horizon)
+    rows = np.concatenate([np.minimum(np.arange(n), c - 1) + s for s, c, n in zip(starts, counts, lengths, strict=True)])
+    beyond = np.concatenate([np.arange(n) >= c for c, n in zip(counts, lengths, strict=True)])
+    past_end = np.concatenate([np.arange(n) >= e for e, n in zip(ends, lengths, strict=True)])
+    times = np.concatenate([
+        stamps[s:s + c] if n == c else np.concatenate([stamps[s:s + c], continue_times(stamps[s + c - 1], data.frequency, n - c)])
+        for s, c, n in zip(starts, counts, lengths, strict=True)])
+    flat = np.where(past_end, np.nan, value[rows])
+    observed = np.isfinite(flat)[:, None]
+    marks, names = _calendar(times, data.frequency, with_calendar)
+
+    def covariates(group: Sequence[str]) -> Tensor | None:
+        if not group:
+            return None
+        table = np.stack([np.where(beyond, np.nan, columns[name][rows]) for name in group], axis=1)
+        return torch.from_numpy(table)
+
+    static = np.stack([columns[name][starts] for name in data.static], axis=1) if data.static else None
+    return Panel(
+        value=torch.from_numpy(np.where(observed[:, 0], flat, 0.0)[:, None]), observed=torch.from_numpy(observed), calendar=marks,
+        offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])), ends=torch.from_numpy(ends), times=times,
+        ids=tuple(map(str, ids)), variates=("y",), units=(data.unit,), frequency=data.frequency, calendar_names=names,
+        past=covariates(data.past), future=covariates(data.future), static=None if static is None else torch.from_numpy(static),
+        past_names=data.past, future_names=data.future, static_names=data.static)
+
+
+def of(data: xr.Dataset | LongSeries, horizon: int = 0, with_calendar: bool = True) -> Panel:
+    """The panel of either canonical form."""
+    make = from_long if isinstance(data, LongSeries) else from_series
+    return make(data, horizon, with_calendar)  # type: ignore[operator]
+
+
+def _observed_end(values: np.ndarray, name: str) -> int:
+    observed = np.flatnonzero(np.isfinite(values))
+    if not len(observed):
+        raise ForetideError(f"series {name!r}: every value is missing; remove it, or fill it first")
+    return int(observed[-1]) + 1
+
+
+def _extended(values: np.ndarray, rows: int) -> np.ndarray:
+    missing = rows - len(values)
+    return values if missing <= 0 else np.concatenate([values, np.full((missing, values.shape[1]), np.nan)])
+
+
+def _calendar(times: np.ndarray, frequency: str, wanted: bool) -> tuple[Tensor, tuple[str, ...]]:
+    if not wanted:
+        return torch.zeros(len(times), 0), ()
+    marks, names = calendar.features(times, frequency)
+    return torch.from_numpy(marks), tuple(names)
+
+
+def _covariate(data: xr.Dataset, kind: str, rows: int) -> Tensor | None:
+    return torch.from_numpy(_extended(data[kind].values, rows)) if kind in data else None
+
+
+def _names(data: xr.Dataset, kind: str) -> tuple[str, ...]:
+    return tuple(map(str, data[f"{kind}_variate"].values)) if kind in data else ()
+
+
+def _check_future(data: xr.Dataset, future: Tensor | None, end: int, horizon: int) -> None:
+    """A forecast needs the future covariates of its whole horizon, and says which are missing."""
+    if future is None or not horizon:
+        return
+    holes = ~torch.isfinite(future[end:end + horizon])
+    if holes.any():
+        step, column = (int(x) for x in torch.nonzero(holes)[0])
+        name = str(data["future_variate"].values[column])
+        raise ForetideError(f"{data.attrs['source']}: the future covariate {name!r} has no value {step + 1} steps after the last "
+                            f"observation; give it for all {horizon} steps of the horizon")
