@@ -1,0 +1,135 @@
+"""Fit through Lightning; predict without it.
+
+Training resumes from the checkpoint of the last epoch. Prediction is a plain loop: a Trainer built for each call costs more
+than the model.
+"""
+
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.errors import ForetideError
+from datasets.windows import Batch, Windows
+from forecasting.config import TrainingOptions
+from forecasting.forecaster import Forecaster
+from forecasting.loading import WindowModule
+from forecasting.progress import Progress
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training run leaves besides the weights.
+
+    Args:
+        epochs: One row per epoch: losses, learning rate, seconds.
+        best_epoch: Counted from 1; the epoch whose weights are kept.
+        is_main: False in the helper processes of a run on several devices, which have nothing left to do.
+    """
+
+    epochs: list[dict[str, float]]
+    best_epoch: int
+    stopped_early: bool
+    is_main: bool = True
+
+
+def fit(model: Forecaster, make_windows: Callable[[str, torch.device], Windows], options: TrainingOptions, folder: Path, *,
+        label: str = "training", visible: bool = True, validate: bool = True) -> Fit:
+    """Trains a model in place and leaves it with the weights of the best epoch.
+
+    Args:
+        make_windows: ``part, device → Windows`` in scaled units.
+        folder: For checkpoints. If it holds the last checkpoint of a broken run, that run is continued; after a kill at
+            most one epoch is lost, and on the CPU the final weights equal those of an unbroken run bit for bit.
+        validate: False for a refit: the weights of the last epoch are kept.
+    """
+    if not model.trainable:
+        return Fit([], 0, False)
+    progress = Progress(label, visible)
+    trainer, best = _trainer(options, folder, progress, validate)
+    module = WindowModule(make_windows, options.batch_size, options.seed, validate=validate)
+    last = folder / "last.ckpt"
+    resumed = last if last.exists() else None
+    if resumed and visible:
+        print(f"{label}: continuing from {resumed}", flush=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(model, datamodule=module, ckpt_path=resumed, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if validate and trainer.is_global_zero:
+        stored = torch.load(best.best_model_path, map_location=model.device, weights_only=True)
+        model.load_state_dict(stored["state_dict"])
+    losses = [row["validation_loss"] for row in progress.epochs]
+    best_epoch = 1 + min(range(len(losses)), key=losses.__getitem__) if validate else len(losses)
+    if trainer.is_global_zero:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Fit(progress.epochs, best_epoch, validate and len(losses) < options.max_epochs, trainer.is_global_zero)
+
+
+def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validate: bool) -> tuple[Any, Any]:
+    """A quiet Trainer with checkpoints of the best and of the last epoch."""
+    from pytorch_lightning import Trainer
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    accelerator = _accelerator(options)
+    strategy = options.strategy if options.devices == 1 or options.strategy != "auto" else "ddp"
+    best = ModelCheckpoint(folder, "best", monitor="validation_loss" if validate else None, save_last=True,
+                           enable_version_counter=False, save_on_train_epoch_end=True)
+    callbacks: list[Any] = [best, progress]
+    if validate and options.patience:
+        callbacks.append(EarlyStopping("validation_loss", patience=options.patience, check_on_train_epoch_end=True))
+    # Lightning refuses to clip where the optimiser is fused, unless it is left to the optimiser's own hook
+    trainer = Trainer(
+        accelerator=accelerator, devices=options.devices, strategy=strategy, precision=options.precision,
+        max_epochs=options.max_epochs, gradient_clip_val=options.gradient_clip, deterministic=options.deterministic,
+        callbacks=callbacks, logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        use_distributed_sampler=False, log_every_n_steps=10**9, default_root_dir=folder)
+    return trainer, best
+
+
+def _accelerator(options: TrainingOptions) -> str:
+    count = torch.cuda.device_count()
+    if options.accelerator == "gpu" and not count:
+        raise ForetideError("--training.accelerator gpu: no GPU is visible; use cpu, or look at 'foretide doctor'")
+    on_gpu = count > 0 and options.accelerator != "cpu"
+    if on_gpu and options.devices > count:
+        raise ForetideError(f"--training.devices: found {options.devices}, expected at most the {count} GPUs that are visible")
+    return "gpu" if on_gpu else "cpu"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Forecasts of one batch of windows, in scaled units.
+
+    Args:
+        point: ``(B, H, C)``.
+        quantiles: ``(B, H, C, Q)`` from a probabilistic head, else None.
+    """
+
+    batch: Batch
+    point: Tensor
+    quantiles: Tensor | None
+
+
+@torch.inference_mode()
+def predict(model: Forecaster, windows: Windows, *, batch_size: int = 256, levels: Tensor | None = None) -> Iterator[Prediction]:
+    """Forecasts of all windows in order, a batch at a time, in memory that does not grow with their number.
+
+    Args:
+        levels: Quantile levels wanted from a probabilistic head.
+    """
+    model.eval()
+    for indices in torch.arange(len(windows), device=windows.device).split(batch_size):
+        batch = windows.batch(indices)
+        output = model.outputs(batch).float()
+        quantiles = None if levels is None else model.head.quantiles(output, levels.to(output.device))
+        yield Prediction(batch, model.head.point(output), quantiles)

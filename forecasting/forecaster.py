@@ -1,0 +1,192 @@
+"""The one base class of all forecasters: everything but the architecture."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from datasets.errors import ForetideError
+from datasets.windows import Batch
+from forecasting.config import HeadOptions, TrainingOptions
+from forecasting.heads import make_head
+from forecasting.normalization import make_normalization
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be forecast from what: the sizes that a model is built for.
+
+    Letters as in `Batch`: L lookback, H horizon, C variates, F calendar features, P, K, J covariates.
+    """
+
+    lookback: int
+    horizon: int
+    variates: int
+    calendar: int = 0
+    past: int = 0
+    future: int = 0
+    static: int = 0
+    season: int = 1
+
+
+@dataclass(frozen=True)
+class Supports:
+    """What a model can take; asking for more is an error before training.
+
+    Args:
+        past, future, static: Covariates by what is known at the origin; unsupported ones are ignored with a warning.
+        calendar: Whether calendar features are used.
+        missing: Whether masked values in the lookback are handled.
+        any_variates: Whether one set of weights serves any number of variates.
+        probabilistic: Whether heads with more than one output per step fit.
+    """
+
+    past: bool = False
+    future: bool = False
+    static: bool = False
+    calendar: bool = False
+    missing: bool = True
+    any_variates: bool = False
+    probabilistic: bool = True
+    longest_lookback: int | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Options of a model without any; the others derive from it and carry tuning ranges in their fields."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a model that is not its architecture."""
+
+    head: HeadOptions = field(default_factory=HeadOptions)
+    normalization: str = "instance"
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+
+class Forecaster(LightningModule):
+    """Base of all forecasters: loss, head, normalisation, optimiser, schedule.
+
+    A subclass declares `Config`, `supports` and `title`, builds its layers in ``__init__`` after ``super().__init__``, and
+    maps a normalised batch to head outputs in ``forward``.
+
+    Args:
+        task: Sizes of the problem.
+        architecture: An instance of the subclass's `Config`.
+        recipe: Head, normalisation and training options.
+    """
+
+    Config: ClassVar[type[Architecture]] = Architecture
+    supports: ClassVar[Supports] = Supports()
+    title: ClassVar[str] = ""
+    trainable: ClassVar[bool] = True
+
+    def __init__(self, task: Task, architecture: Architecture, recipe: Recipe) -> None:
+        super().__init__()
+        self.task, self.architecture, self.recipe = task, architecture, recipe
+        self.head = make_head(recipe.head)
+        self._normalization = make_normalization(recipe.normalization)
+        self._validation = [0.0, 0.0]
+        self.check(task, recipe)
+
+    @classmethod
+    def check(cls, task: Task, recipe: Recipe) -> None:
+        """Refuses what the model does not support, before anything is built."""
+        longest = cls.supports.longest_lookback
+        if longest is not None and task.lookback > longest:
+            raise ForetideError(f"{cls.title}: found lookback {task.lookback}, expected at most {longest}")
+        if recipe.head.kind != "point" and not cls.supports.probabilistic:
+            raise ForetideError(f"{cls.title}: found head.kind {recipe.head.kind}, expected point; the model has no probabilistic head")
+        if recipe.training.variate_fraction < 1 and not cls.supports.any_variates:
+            raise ForetideError(f"{cls.title}: found training.variate_fraction {recipe.training.variate_fraction}, expected 1; "
+                                "the model is bound to its variates")
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """Normalised windows → head outputs ``(B, H, C, P)``, in normalised units."""
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Head outputs ``(B, H, C, P)`` in the units of the batch: normalise, forward, and take the normalisation back."""
+        normalized, (location, scale) = self._normalization.normalize(batch)
+        return self.head.affine(self(normalized), location, scale)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Mean loss over the observed targets, over all processes."""
+        if self.recipe.training.variate_fraction < 1:
+            batch = batch.variates(self._draw_variates(batch.past.shape[2]))
+        total, count = self._loss(batch)
+        processes = dist.get_world_size() if dist.is_initialized() else 1
+        if processes > 1:
+            # DDP averages gradients, so each process divides by the mean count: the step equals that of one process
+            dist.all_reduce(count)
+            count = count / processes
+        loss = total / count.clamp(min=1)
+        if not torch.isfinite(loss):
+            self._stop_on_nonfinite(batch, index)
+        self.log("train_loss", loss.detach(), on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Adds to the validation loss: a sum over windows, so that it does not depend on the batch size."""
+        total, count = self._loss(batch)
+        self._validation[0] += float(total)
+        self._validation[1] += float(count)
+
+    def on_validation_epoch_start(self) -> None:
+        """Empties the sums."""
+        self._validation = [0.0, 0.0]
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the loss over all windows of all processes."""
+        sums = torch.tensor(self._validation, dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        self.log("validation_loss", (sums[0] / sums[1].clamp(min=1)).float())
+
+    def on_train_epoch_start(self) -> None:
+        """Seeds dropout by the epoch, so that a resumed run draws what an unbroken one would have drawn."""
+        torch.manual_seed(self.recipe.training.seed + 7919 * (self.current_epoch + 1) + self.global_rank)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Batches are made on the device; anything else is moved."""
+        return batch if batch.past.device == device else batch.to(device)
+
+    def configure_optimizers(self) -> Any:
+        """Adam or AdamW, with the schedule of the recipe stepped after each epoch."""
+        options = self.recipe.training
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
+        optimizer = kind(self.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(options, epoch))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.future is not None and batch.future_mask is not None
+        total = self.head.loss(self.outputs(batch), batch.future, batch.future_mask)
+        return total, batch.future_mask.sum().to(total.dtype)
+
+    def _draw_variates(self, variates: int) -> Tensor:
+        keep = max(1, round(variates * self.recipe.training.variate_fraction))
+        return torch.randperm(variates, device="cpu")[:keep].sort().values.to(self.device)
+
+    def _stop_on_nonfinite(self, batch: Batch, index: int) -> None:
+        finite = torch.isfinite(batch.past).all(1).all(0)
+        named = f", variate {int((~finite).nonzero()[0])} has non-finite inputs" if not finite.all() else ""
+        raise ForetideError(f"training: the loss is not finite in epoch {self.current_epoch + 1}, batch {index + 1} (first window: series "
+                            f"{int(batch.series[0])}, row {int(batch.origin[0])}{named}); lower --training.learning_rate, set "
+                            "--training.gradient_clip, or use --training.precision 32-true. The last good checkpoint is kept")
+
+
+def rate_factor(options: TrainingOptions, epoch: int) -> float:
+    """Factor of the learning rate in an epoch, counted from 0."""
+    if options.schedule == "halving":
+        return float(0.5 ** max(0, epoch - 1))
+    if options.schedule == "cosine":
+        import math
+
+        return 0.5 * (1 + math.cos(math.pi * min(epoch, options.max_epochs) / options.max_epochs))
+    return 1.0

@@ -1,0 +1,97 @@
+"""iTransformer (Liu et al., ICLR 2024): a Transformer whose tokens are variates."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from datasets.options import require, tunable
+from datasets.windows import Batch
+from forecasting.forecaster import Architecture, Forecaster, Recipe, Supports, Task
+from forecasting.layers import EncoderLayer, MultiHeadAttention
+
+
+@dataclass(frozen=True)
+class ITransformerConfig(Architecture):
+    """Options of iTransformer.
+
+    Args:
+        layers: Encoder layers.
+        d_model: Width of a token.
+        d_ff: Width of the feed-forward part.
+        heads: Attention heads; must divide ``d_model``.
+        dropout: On embeddings, attention weights and the feed-forward part.
+    """
+
+    layers: int = tunable(2, low=1, high=4)
+    d_model: int = tunable(256, choices=(64, 128, 256, 512))
+    d_ff: int = tunable(256, choices=(64, 128, 256, 512))
+    heads: int = tunable(8, choices=(2, 4, 8))
+    dropout: float = tunable(0.1, low=0.0, high=0.4)
+    activation: Literal["gelu", "relu"] = "gelu"
+
+    def __post_init__(self) -> None:
+        require(self.layers >= 1, "architecture.layers", self.layers, "at least 1")
+        require(self.d_ff >= 1, "architecture.d_ff", self.d_ff, "at least 1")
+        require(self.heads >= 1 and self.d_model >= 1 and self.d_model % self.heads == 0, "architecture.d_model", self.d_model,
+                f"a multiple of architecture.heads = {self.heads}")
+        require(0 <= self.dropout < 1, "architecture.dropout", self.dropout, "0 to below 1")
+
+
+class ITransformer(Forecaster):
+    """Attention over variates: each variate's whole lookback is one token (paper, section 3).
+
+    Calendar features and past covariates are further tokens through the same embedding, as published; future covariates span
+    lookback and horizon and have an embedding of their own; static ones form one token. Weights do not depend on the number of
+    variates, so a model trained on some can forecast all (paper, section 4.2).
+    """
+
+    Config = ITransformerConfig
+    supports = Supports(past=True, future=True, static=True, calendar=True, any_variates=True)
+    title = "iTransformer"
+
+    def __init__(self, task: Task, architecture: ITransformerConfig, recipe: Recipe) -> None:
+        super().__init__(task, architecture, recipe)
+        width = architecture.d_model
+        self.embed = nn.Linear(task.lookback, width)
+        self.embed_future = nn.Linear(task.lookback + task.horizon, width) if task.future else None
+        self.embed_static = nn.Linear(task.static, width) if task.static else None
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.encoder = nn.ModuleList(
+            EncoderLayer(MultiHeadAttention(width, architecture.heads, architecture.dropout), width, architecture.d_ff,
+                         architecture.dropout, architecture.activation) for _ in range(architecture.layers))
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, task.horizon * self.head.size)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """See `Forecaster.forward`."""
+        tokens = self._tokens(batch)
+        for layer in self.encoder:
+            tokens = layer(tokens)
+        variates = batch.past.shape[2]
+        outputs = self.project(self.norm(tokens)[:, :variates])  # (B, C, H·P)
+        return outputs.unflatten(-1, (self.task.horizon, self.head.size)).transpose(1, 2)
+
+    @torch.no_grad()
+    def attention(self, batch: Batch) -> Tensor:
+        """Attention maps ``(layers, B, heads, N, N)``; the first C of the N tokens are the variates."""
+        normalized, _ = self._normalization.normalize(batch)
+        tokens, maps = self._tokens(normalized), []
+        for layer in self.encoder:
+            maps.append(layer.attention.weights(tokens))
+            tokens = layer(tokens)
+        return torch.stack(maps)
+
+    def _tokens(self, batch: Batch) -> Tensor:
+        columns = [batch.past]
+        if self.task.calendar:
+            columns.append(batch.past_calendar)
+        if batch.past_covariates is not None and self.task.past:
+            columns.append(batch.past_covariates)
+        tokens = [self.embed(torch.cat(columns, dim=2).transpose(1, 2))]  # (B, C + F + P, D)
+        if self.embed_future is not None and batch.future_covariates is not None:
+            tokens.append(self.embed_future(batch.future_covariates.transpose(1, 2)))
+        if self.embed_static is not None and batch.static is not None:
+            tokens.append(self.embed_static(batch.static)[:, None])
+        return self.dropout(torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0])

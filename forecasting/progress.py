@@ -1,0 +1,75 @@
+"""One progress line for a whole training run, with the time left, and the history of its epochs."""
+
+import sys
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class Progress(Callback):
+    """Records each epoch, and shows a bar over all epochs on a terminal, or a line per epoch elsewhere.
+
+    Args:
+        label: What is trained, for the bar.
+        visible: Whether anything is printed.
+    """
+
+    def __init__(self, label: str, visible: bool) -> None:
+        self.label, self.visible = label, visible
+        self.epochs: list[dict[str, float]] = []
+        self._bar: Any = None
+        self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, so that a resumed run has all of it."""
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the history."""
+        self.epochs = list(state_dict["epochs"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the bar."""
+        if not (self.visible and trainer.is_global_zero and sys.stderr.isatty()):
+            return
+        from tqdm import tqdm
+
+        steps = int(trainer.num_training_batches)
+        self._bar = tqdm(total=steps * (trainer.max_epochs or 1), initial=steps * trainer.current_epoch, desc=self.label,
+                         unit="step", leave=False, dynamic_ncols=True, mininterval=0.2,
+                         bar_format="{desc}  {percentage:3.0f}% {bar} {postfix}  {remaining} left at most")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of the epoch."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the epoch to the history; Lightning has validated by now."""
+        metrics = trainer.callback_metrics
+        row = {"epoch": trainer.current_epoch + 1, "train_loss": float(metrics.get("train_loss_epoch", float("nan"))),
+               "validation_loss": float(metrics.get("validation_loss", float("nan"))),
+               "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+               "seconds": round(time.perf_counter() - self._started, 3)}
+        self.epochs.append(row)
+        text = f"epoch {row['epoch']}/{trainer.max_epochs}  train {row['train_loss']:.4f}  validation {row['validation_loss']:.4f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif self.visible and trainer.is_global_zero:
+            left = row["seconds"] * ((trainer.max_epochs or 0) - row["epoch"])
+            print(f"{self.label}: {text}  {row['seconds']:.1f} s, at most {left:.0f} s left", flush=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Closes the bar, so that the error stands on a line of its own."""
+        self.on_train_end(trainer, pl_module)
