@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 comma := ,
 # Also for the interpreter that starts pytest: torch reads it once, when it is first imported.
 export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test lint types results install clean
 .DEFAULT_GOAL := help

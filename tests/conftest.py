@@ -142,8 +142,8 @@ def _free_port() -> int:
 
 
 def _run(command: list[str | Path], **options: Any) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=60, check=False, **options)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=60, check=False, **options)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed with {done.returncode}: {done.stdout[-500:]}")
 

@@ -1,0 +1,1 @@
+"""Measurements of Foretide beside its peers; each writes one file under ``benchmarks/results``."""
