@@ -69,7 +69,7 @@ def test_aliases_of_one_step_have_the_same_features(alias: str, same: str) -> No
 
 @pytest.mark.parametrize("frequency", ["", "fortnight", "3", "h h"])
 def test_unknown_frequency_is_an_error(frequency: str) -> None:
-    with pytest.raises(ForetideError, match="expected a pandas offset alias"):
+    with pytest.raises(ForetideError, match="expected a pandas alias such as h, 15min"):
         calendar.feature_names(frequency)
 
 
