@@ -65,12 +65,12 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/oracles.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(call pip-install,test$(comma)oracles,run test oracles)
 
-# A name on PATH is no proof: version managers leave names that only print an error. Every candidate has to answer.
+# The first on PATH that answers: a name is no proof, version managers leave some that only print an error.
 $(BIN)/python:
 	@usable='import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'; \
 	found=; bare=; \
-	for name in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3 python); do \
-	  for folder in $$(echo "$$PATH" | tr ' :' '? '); do \
+	for folder in $$(echo "$$PATH" | tr ' :' '? '); do \
+	  for name in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3 python); do \
 	    case $$name in */*) candidate=$$name ;; *) candidate=$$folder/$$name ;; esac; \
 	    [ -x "$$candidate" ] && "$$candidate" -c "$$usable" >/dev/null 2>&1 || continue; \
 	    if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then found=$$candidate; break 2; fi; \
