@@ -215,7 +215,7 @@ def _checksums(entry: Entry, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _read() -> Mapping[str, Entry]:
-    # The C parser reads the entries ten times as fast; a build of PyYAML may lack it.
+    # The C parser is four times as fast; a build of PyYAML may lack it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     text = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
     found: dict[str, dict[str, Any]] = yaml.load(text, Loader=loader)

@@ -8,6 +8,7 @@ import xarray as xr
 
 from datasets import catalog
 from datasets.errors import ForetideError
+from datasets.readers import ReaderOptions
 from datasets.schema import same_frequency, season_of
 
 HERE = ["ETTh1", "ETTh2", "ETTm1", "weather", "national_illness", "M1", "M3", "M4", "tourism", "tourism_au", "vic_elec",
@@ -156,3 +157,9 @@ def test_altered_and_damaged_files_are_named(tmp_path: Path) -> None:
     truncated.write_bytes(packed[:1000])
     with pytest.raises(ForetideError, match=r"ETTh1\.csv\.gz: cannot be read"):
         catalog.verify(entry, truncated)
+
+
+@pytest.mark.parametrize("name", catalog.ENTRIES)
+def test_reader_options_are_accepted(name: str) -> None:
+    options = ReaderOptions(**catalog.ENTRIES[name].reader)
+    assert options.variates is None or len(options.variates) == catalog.ENTRIES[name].variates
