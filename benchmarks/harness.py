@@ -1,7 +1,7 @@
 """How every benchmark measures, and the one form in which results are written.
 
-A benchmark makes a list of :class:`Record` and calls :func:`write`; ``make results`` reads all files. Only the
-standard library is imported here at the top, so that the table needs no installed environment.
+A benchmark makes a list of :class:`Record` and calls :func:`write`; ``make results`` reads all files. Nothing that is
+imported here at the top needs to be installed, so the table works from a fresh clone.
 """
 
 import dataclasses
@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from datasets.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -252,11 +254,9 @@ def write(name: str, records: Sequence[Record], *, peers: Sequence[str] = (), de
         "device": device or describe_device(), "versions": dict(installed or versions(peers)),
         "records": [_plain(record) for record in records],
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
