@@ -50,11 +50,6 @@ class Panel:
     static_names: tuple[str, ...] = ()
 
     @property
-    def lengths(self) -> Tensor:
-        """Observed rows of each series, ``(S,)``: without the future rows behind its last value."""
-        return self.ends
-
-    @property
     def complete(self) -> bool:
         """Whether every value up to the end of every series is observed."""
         return bool(self.observed.sum() == self.ends.sum() * len(self.variates))
@@ -72,13 +67,13 @@ class Panel:
         return dataclasses.replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
 
 
-def from_series(data: xr.Dataset, horizon: int = 0, with_calendar: bool = True) -> Panel:
+def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | None = None) -> Panel:
     """A multivariate dataset as a panel of one series.
 
     Args:
         data: Canonical Dataset.
         horizon: Rows to append behind the last observed value, so that a forecast window can be cut there.
-        with_calendar: Whether to compute calendar features; without them F is 0.
+        calendar_frequency: Whose calendar features are computed, mostly that of the data; None for none, so that F is 0.
     """
     end = last_observed(data) + 1
     have = data.sizes["time"]
@@ -89,7 +84,7 @@ def from_series(data: xr.Dataset, horizon: int = 0, with_calendar: bool = True) 
         times = np.concatenate([times, continue_times(times[-1], data.attrs["frequency"], want - have)])
     observed = np.isfinite(values)
     observed[end:] = False
-    marks, names = _calendar(times, data.attrs["frequency"], with_calendar)
+    marks, names = _calendar(times, calendar_frequency)
     covariates = {kind: _covariate(data, kind, want) for kind in ("past", "future")}
     _check_future(data, covariates["future"], end, horizon)
     static = data["static"].values[None].astype(np.float64) if "static" in data else None
@@ -102,8 +97,8 @@ def from_series(data: xr.Dataset, horizon: int = 0, with_calendar: bool = True) 
         future_names=_names(data, "future"), static_names=_names(data, "static"))
 
 
-def from_long(data: LongSeries, horizon: int = 0, with_calendar: bool = True) -> Panel:
-    """Many series in long form as one flat panel of one variate each."""
+def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None = None) -> Panel:
+    """Many series in long form as one flat panel of one variate each; arguments as for `from_series`."""
     frame = data.frame
     ids, starts, counts = np.unique(frame["unique_id"].to_numpy(), return_index=True, return_counts=True)
     order = np.argsort(starts)
@@ -120,7 +115,7 @@ def from_long(data: LongSeries, horizon: int = 0, with_calendar: bool = True) ->
         for s, c, n in zip(starts, counts, lengths, strict=True)])
     flat = np.where(past_end, np.nan, value[rows])
     observed = np.isfinite(flat)[:, None]
-    marks, names = _calendar(times, data.frequency, with_calendar)
+    marks, names = _calendar(times, calendar_frequency)
 
     def covariates(group: Sequence[str]) -> Tensor | None:
         if not group:
@@ -137,10 +132,11 @@ def from_long(data: LongSeries, horizon: int = 0, with_calendar: bool = True) ->
         past_names=data.past, future_names=data.future, static_names=data.static)
 
 
-def of(data: xr.Dataset | LongSeries, horizon: int = 0, with_calendar: bool = True) -> Panel:
-    """The panel of either canonical form."""
-    make = from_long if isinstance(data, LongSeries) else from_series
-    return make(data, horizon, with_calendar)  # type: ignore[operator]
+def of(data: xr.Dataset | LongSeries, horizon: int = 0, calendar_frequency: str | None = None) -> Panel:
+    """The panel of either canonical form; arguments as for `from_series`."""
+    if isinstance(data, LongSeries):
+        return from_long(data, horizon, calendar_frequency)
+    return from_series(data, horizon, calendar_frequency)
 
 
 def _observed_end(values: np.ndarray, name: str) -> int:
@@ -155,8 +151,8 @@ def _extended(values: np.ndarray, rows: int) -> np.ndarray:
     return values if missing <= 0 else np.concatenate([values, np.full((missing, values.shape[1]), np.nan)])
 
 
-def _calendar(times: np.ndarray, frequency: str, wanted: bool) -> tuple[Tensor, tuple[str, ...]]:
-    if not wanted:
+def _calendar(times: np.ndarray, frequency: str | None) -> tuple[Tensor, tuple[str, ...]]:
+    if frequency is None:
         return torch.zeros(len(times), 0), ()
     marks, names = calendar.features(times, frequency)
     return torch.from_numpy(marks), tuple(names)

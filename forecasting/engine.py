@@ -40,19 +40,20 @@ class Fit:
 
 
 def fit(model: Forecaster, make_windows: Callable[[str, torch.device], Windows], options: TrainingOptions, folder: Path, *,
-        label: str = "training", visible: bool = True, validate: bool = True) -> Fit:
+        label: str = "training", visible: bool = True, validate: bool = True, max_steps: int = -1) -> Fit:
     """Trains a model in place and leaves it with the weights of the best epoch.
 
     Args:
         make_windows: ``part, device → Windows`` in scaled units.
         folder: For checkpoints. If it holds the last checkpoint of a broken run, that run is continued; after a kill at
             most one epoch is lost, and on the CPU the final weights equal those of an unbroken run bit for bit.
-        validate: False for a refit: the weights of the last epoch are kept.
+        validate: False for a refit: the weights of the last step are kept.
+        max_steps: Ends training after so many steps, whatever the number of epochs.
     """
     if not model.trainable:
         return Fit([], 0, False)
     progress = Progress(label, visible)
-    trainer, best = _trainer(options, folder, progress, validate)
+    trainer, best = _trainer(options, folder, progress, validate, max_steps)
     module = WindowModule(make_windows, options.batch_size, options.seed, validate=validate)
     last = folder / "last.ckpt"
     resumed = last if last.exists() else None
@@ -73,7 +74,8 @@ def fit(model: Forecaster, make_windows: Callable[[str, torch.device], Windows],
     return Fit(progress.epochs, best_epoch, validate and len(losses) < options.max_epochs, trainer.is_global_zero)
 
 
-def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validate: bool) -> tuple[Any, Any]:
+def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validate: bool,
+             max_steps: int) -> tuple[Any, Any]:
     """A quiet Trainer with checkpoints of the best and of the last epoch."""
     from pytorch_lightning import Trainer
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
@@ -87,10 +89,9 @@ def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validat
     callbacks: list[Any] = [best, progress]
     if validate and options.patience:
         callbacks.append(EarlyStopping("validation_loss", patience=options.patience, check_on_train_epoch_end=True))
-    # Lightning refuses to clip where the optimiser is fused, unless it is left to the optimiser's own hook
     trainer = Trainer(
         accelerator=accelerator, devices=options.devices, strategy=strategy, precision=options.precision,
-        max_epochs=options.max_epochs, gradient_clip_val=options.gradient_clip, deterministic=options.deterministic,
+        max_epochs=options.max_epochs if max_steps < 0 else -1, max_steps=max_steps, gradient_clip_val=options.gradient_clip, deterministic=options.deterministic,
         callbacks=callbacks, logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         use_distributed_sampler=False, log_every_n_steps=10**9, default_root_dir=folder)
     return trainer, best

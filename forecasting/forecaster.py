@@ -1,6 +1,8 @@
 """The one base class of all forecasters: everything but the architecture."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -72,7 +74,7 @@ class Recipe:
 class Forecaster(LightningModule):
     """Base of all forecasters: loss, head, normalisation, optimiser, schedule.
 
-    A subclass declares `Config`, `supports` and `title`, builds its layers in ``__init__`` after ``super().__init__``, and
+    A subclass declares `Config`, `supports`, `title` and, in `defaults`, the run options (`config.RunConfig`) that suit it; it builds its layers in ``__init__`` after ``super().__init__``, and
     maps a normalised batch to head outputs in ``forward``.
 
     Args:
@@ -85,6 +87,7 @@ class Forecaster(LightningModule):
     supports: ClassVar[Supports] = Supports()
     title: ClassVar[str] = ""
     trainable: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, task: Task, architecture: Architecture, recipe: Recipe) -> None:
         super().__init__()
@@ -92,6 +95,7 @@ class Forecaster(LightningModule):
         self.head = make_head(recipe.head)
         self._normalization = make_normalization(recipe.normalization)
         self._validation = [0.0, 0.0]
+        self._processes = 1
         self.check(task, recipe)
 
     @classmethod
@@ -120,11 +124,10 @@ class Forecaster(LightningModule):
         if self.recipe.training.variate_fraction < 1:
             batch = batch.variates(self._draw_variates(batch.past.shape[2]))
         total, count = self._loss(batch)
-        processes = dist.get_world_size() if dist.is_initialized() else 1
-        if processes > 1:
+        if self._processes > 1:
             # DDP averages gradients, so each process divides by the mean count: the step equals that of one process
             dist.all_reduce(count)
-            count = count / processes
+            count = count / self._processes
         loss = total / count.clamp(min=1)
         if not torch.isfinite(loss):
             self._stop_on_nonfinite(batch, index)
@@ -137,14 +140,18 @@ class Forecaster(LightningModule):
         self._validation[0] += float(total)
         self._validation[1] += float(count)
 
+    def on_fit_start(self) -> None:
+        """Learns over how many processes a step is spread."""
+        self._processes = self.trainer.world_size
+
     def on_validation_epoch_start(self) -> None:
         """Empties the sums."""
         self._validation = [0.0, 0.0]
 
     def on_validation_epoch_end(self) -> None:
         """Logs the loss over all windows of all processes."""
-        sums = torch.tensor(self._validation, dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
-        if dist.is_initialized():
+        sums = torch.tensor(self._validation, dtype=torch.float64, device=self.device)
+        if self._processes > 1:
             dist.all_reduce(sums)
         self.log("validation_loss", (sums[0] / sums[1].clamp(min=1)).float())
 

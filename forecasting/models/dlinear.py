@@ -31,6 +31,8 @@ class DLinear(Forecaster):
     Config = DLinearConfig
     supports = Supports(any_variates=True)
     title = "DLinear"
+    # no normalisation, as published; the rate is Adam's own default
+    defaults = {"normalization": "none", "training": {"learning_rate": 1e-3}}
 
     def __init__(self, task: Task, architecture: DLinearConfig, recipe: Recipe) -> None:
         super().__init__(task, architecture, recipe)
@@ -38,7 +40,7 @@ class DLinear(Forecaster):
         outputs = task.horizon * self.head.size
         self.project_trend, self.project_rest = nn.Linear(task.lookback, outputs), nn.Linear(task.lookback, outputs)
         for layer in (self.project_trend, self.project_rest):
-            # the published start: every output is the mean of the lookback
+            # start from the mean of the lookback, as in the Time-Series-Library
             nn.init.constant_(layer.weight, 1 / task.lookback)
 
     def forward(self, batch: Batch) -> Tensor:

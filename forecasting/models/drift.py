@@ -13,6 +13,7 @@ class Drift(Forecaster):
     supports = Supports(any_variates=True, probabilistic=False)
     title = "Drift"
     trainable = False
+    defaults = {"normalization": "none"}
 
     def forward(self, batch: Batch) -> Tensor:
         """See `Forecaster.forward`."""

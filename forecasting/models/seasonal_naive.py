@@ -14,6 +14,7 @@ class SeasonalNaive(Forecaster):
     supports = Supports(any_variates=True, probabilistic=False)
     title = "Seasonal naive"
     trainable = False
+    defaults = {"normalization": "none"}
 
     @classmethod
     def check(cls, task: Task, recipe: Recipe) -> None:

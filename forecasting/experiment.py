@@ -1,0 +1,242 @@
+"""One complete run: data, training, calibration, scores beside baselines, artifact. What a compute node runs too."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.errors import ForetideError
+from datasets.options import build, plain
+from datasets.scaling import Scaler
+from datasets.schema import LongSeries
+from forecasting import artifact, models
+from forecasting.artifact import Artifact
+from forecasting.bootstrap import block_bootstrap
+from forecasting.config import RunConfig
+from forecasting.engine import Fit, fit, predict
+from forecasting.environment import describe
+from forecasting.evaluate import Scores, evaluate, seasonal_scales, summary
+from forecasting.forecaster import Forecaster, Recipe
+from forecasting.intervals import LEVEL_TENSOR, Calibration, calibrate
+from forecasting.protocol import Prepared, check_model, prepare
+
+REFERENCE = "seasonal_naive"
+
+
+@dataclass
+class Stages:
+    """Wall-clock and processor seconds of each stage of a run."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times the block under a name."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.rows.append({"stage": name, "seconds": round(time.perf_counter() - wall, 3),
+                          "cpu_seconds": round(time.process_time() - cpu, 3)})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with what validation taught about its errors."""
+
+    model: Forecaster
+    fitted: Fit
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves in memory; the folder holds the same.
+
+    Args:
+        artifact: As written.
+        prepared: The data, for a forecast or a report right after.
+    """
+
+    folder: Path
+    artifact: Artifact
+    prepared: Prepared
+    stages: Stages
+
+
+def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: str | None = None, command: str | None = None,
+        visible: bool = True, stages: Stages | None = None) -> Outcome | None:
+    """Trains, calibrates, scores on every test window beside baselines, and writes the artifact.
+
+    Args:
+        folder: Where the artifact goes; it must not exist yet.
+        work: For checkpoints; a broken run with the same configuration continues from there.
+        command: What a person would type to repeat the run; by default the one that started this process.
+        visible: Whether progress is printed.
+
+    Returns:
+        None in the helper processes of a training on several devices.
+
+    Raises:
+        ForetideError: Bad input, before anything is written.
+    """
+    stages, started = stages or Stages(), time.perf_counter()
+    if folder.exists():
+        raise ForetideError(f"{folder}: exists already; name another folder")
+    work = work or folder.with_name(f".{folder.name}.work")
+    with stages.stage("data"):
+        prepared = prepare(config)
+        check_model(config, prepared)
+    with stages.stage(f"train {config.model}"):
+        trained = train_model(config, prepared, work, visible)
+    if not trained.fitted.is_main:
+        return None
+    scales = seasonal_scales(prepared.panel, prepared.training_rows, prepared.season)
+    scores = {}
+    with stages.stage(f"score {config.model}"):
+        scores[config.model] = score(trained, prepared, config, scales)
+    for name in config.baselines:
+        if name != config.model:
+            with stages.stage(f"baseline {name}"):
+                scores[name] = _baseline(name, config, prepared, scales, work, visible)
+    metrics = _metrics(config, prepared, trained, scores)
+    if config.training.refit and trained.model.trainable:
+        with stages.stage("refit"):
+            prepared, trained = refit(config, prepared, trained, work, visible)
+    made = Artifact(plain(config), _tensors(trained), prepared.scaler.to_dict(), _schema(config, prepared), metrics,
+                    _run(run_id or artifact.new_run_id(), config, command, started, stages))
+    artifact.write(folder, made)
+    return Outcome(folder, made, prepared, stages)
+
+
+def build_model(config: RunConfig, prepared: Prepared) -> Forecaster:
+    """An untrained model, its weights drawn from the seed of the run."""
+    kind = models.find(config.model)
+    torch.manual_seed(config.training.seed)
+    return kind(prepared.task(kind.supports), models.architecture(config.model, config.architecture),
+                Recipe(config.head, config.normalization, config.training))
+
+
+def train_model(config: RunConfig, prepared: Prepared, work: Path, visible: bool) -> Trained:
+    """Trains on the training part and calibrates on the validation part."""
+    model = build_model(config, prepared)
+    fitted = fit(model, prepared.windows, config.training, work / f"{config.model}-{_digest(config)}", label=model.title, visible=visible)
+    if not fitted.is_main:
+        return Trained(model, fitted, Calibration(*[torch.empty(0)] * 4))
+    calibration = calibrate(predict(model, prepared.windows("validation", model.device)), config.intervals.trajectories,
+                            config.training.seed, one_series=len(prepared.panel.ids) == 1)
+    return Trained(model, fitted, calibration)
+
+
+def score(trained: Trained, prepared: Prepared, config: RunConfig, scales: torch.Tensor) -> Scores:
+    """Scores every test window of the protocol."""
+    windows = prepared.windows("test", trained.model.device)
+    intervals = trained.calibration.intervals(config.intervals.method, len(prepared.panel.ids))
+    levels = LEVEL_TENSOR if config.intervals.method == "head" else None
+    return evaluate(predict(trained.model, windows, levels=levels), prepared.scaler, intervals, scales, prepared.panel.variates)
+
+
+def refit(config: RunConfig, prepared: Prepared, trained: Trained, work: Path, visible: bool) -> tuple[Prepared, Trained]:
+    """Trains anew on all rows, for as many steps as were best on validation; the calibration is kept, in the new scale."""
+    every = [(0, n) for n in prepared.panel.ends.tolist()]
+    scaler = Scaler.fit(prepared.panel, every, config.scaling)
+    final = replace(prepared, scaler=scaler, scaled=scaler.apply(prepared.panel))
+    steps = trained.fitted.best_epoch * -(-len(prepared.windows("train")) // config.training.batch_size)
+    model = build_model(config, final)
+    fitted = fit(model, lambda part, device: final.windows("everything", device), config.training, work / f"refit-{_digest(config)}",
+                 label=f"{model.title}, all rows", visible=visible, validate=False, max_steps=steps)
+    ratio = (prepared.scaler.scale.mean(0) / scaler.scale.mean(0)).float()
+    old = trained.calibration
+    moved = Calibration(old.residuals * ratio[:, None], old.tracked * ratio[:, None], old.scale * ratio, old.trajectories * ratio)
+    return final, Trained(model, fitted, moved)
+
+
+def baseline_config(name: str, config: RunConfig) -> RunConfig:
+    """The configuration of a baseline under the same protocol: the model's own defaults, a point head, the same seed."""
+    defaults = dict(models.find(name).defaults)
+    training = replace(config.training, **{"learning_rate": 1e-4, "variate_fraction": 1.0, "refit": False, "devices": 1,
+                                           "strategy": "auto", **defaults.pop("training", {})})
+    intervals = replace(config.intervals, method="adaptive" if config.intervals.method == "head" else config.intervals.method)
+    plain_head = build(type(config.head), {}, "head")
+    return config.of(model=name, architecture={}, training=training, intervals=intervals, head=plain_head, **defaults)
+
+
+def _baseline(name: str, config: RunConfig, prepared: Prepared, scales: torch.Tensor, work: Path, visible: bool) -> Scores:
+    own = baseline_config(name, config)
+    return score(train_model(own, prepared, work, visible), prepared, own, scales)
+
+
+def _metrics(config: RunConfig, prepared: Prepared, trained: Trained, scores: dict[str, Scores]) -> dict[str, Any]:
+    fitted, panel = trained.fitted, prepared.panel
+    made: dict[str, Any] = {"windows": {part: len(prepared.windows(part)) for part in ("train", "validation", "test")}}
+    made |= summary(scores, REFERENCE)
+    if len(panel.ids) > 1:
+        made["by_series"] = {name: model.by_series(panel.ids) for name, model in scores.items()}
+    made["comparison"] = compare_scores(scores, config.model, config.horizon, config.training.seed, len(panel.ids) == 1)
+    made["training"] = {"epochs": fitted.epochs, "best_epoch": fitted.best_epoch, "stopped_early": fitted.stopped_early}
+    made["quality"] = prepared.report
+    return made
+
+
+def compare_scores(scores: dict[str, Scores], model: str, horizon: int, seed: int, one_series: bool) -> list[dict[str, Any]]:
+    """The difference of each score to each baseline at the same origins, with its block-bootstrap interval.
+
+    Args:
+        one_series: Whether neighbouring windows overlap; windows of different series are drawn one by one.
+    """
+    rows = []
+    for name, other in scores.items():
+        for metric in ("mse", "mae"):
+            if name == model:
+                continue
+            mine, theirs = (getattr(s, f"origin_{metric}") for s in (scores[model], other))
+            if len(mine) < 4:
+                continue
+            block = min(2 * horizon, len(mine) // 2) if one_series else 1
+            interval = block_bootstrap(mine - theirs, block, seed=seed)
+            rows.append({"model": model, "baseline": name, "metric": metric, "difference": interval.mean, "lower": interval.lower,
+                         "upper": interval.upper, "baseline_score": float(theirs.mean()), "verdict": interval.verdict})
+    return rows
+
+
+def _tensors(trained: Trained) -> dict[str, torch.Tensor]:
+    weights = {f"model.{name}": tensor for name, tensor in trained.model.state_dict().items()}
+    return weights | {f"calibration.{name}": tensor for name, tensor in trained.calibration.tensors().items()}
+
+
+def _schema(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    panel, series = prepared.panel, prepared.series
+    attributes = series.__dict__ if isinstance(series, LongSeries) else series.attrs
+    return {"form": "long" if isinstance(series, LongSeries) else "wide", "title": prepared.title, "source": attributes["source"],
+            "data_checksum": attributes["checksum"], "time_zone": attributes.get("time_zone", ""), "variates": list(panel.variates),
+            "units": list(panel.units), "frequency": panel.frequency, "season": prepared.season, "lookback": config.lookback,
+            "horizon": config.horizon, "min_history": prepared.min_history, "calendar": prepared.calendar,
+            "past": list(panel.past_names), "future": list(panel.future_names), "static": list(panel.static_names),
+            "series": len(panel.ids), "first": str(panel.times.min())[:19], "last": str(panel.times.max())[:19],
+            "project": config.project or project_of(prepared.title), "code_version": describe()["versions"]["foretide"]}
+
+
+def _run(run_id: str, config: RunConfig, command: str | None, started: float, stages: Stages) -> dict[str, Any]:
+    seconds = time.perf_counter() - started
+    return {"run_id": run_id, "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "seed": config.training.seed,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(seconds, 2), "stages": stages.rows,
+            "config_digest": _digest(config), "process": os.getpid(), **describe()}
+
+
+def project_of(title: str) -> str:
+    """The project that data belongs to when none is named: its name without suffixes."""
+    return Path(title).name.split(".")[0] or "default"
+
+
+def _digest(config: RunConfig) -> str:
+    """Short checksum of a configuration: what a broken run is recognised by."""
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(plain(config), sort_keys=True).encode()).hexdigest()[:12]
