@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,16 @@ def test_file_appears_only_on_success(tmp_path: Path) -> None:
 def test_failure_leaves_the_old_file_and_no_trace(tmp_path: Path, failure: type[BaseException]) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(failure), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise failure
-    with pytest.raises(failure), atomic_path(tmp_path / "new" / "folder") as temporary:
-        temporary.mkdir()
-        (temporary / "part").write_text("half")
-        raise failure
+
+    def write(path: Path) -> None:
+        with atomic_path(path) as temporary:
+            temporary.mkdir()
+            (temporary / "part").write_text("half")
+            raise failure
+
+    for path in (target, tmp_path / "new" / "folder"):
+        with pytest.raises(failure):
+            write(path)
     assert target.read_text() == "old" and left_in(tmp_path) == {"a.txt"}
 
 
@@ -88,11 +92,22 @@ def test_rehearsal_leaves_nothing(tmp_path: Path) -> None:
     assert left_in(tmp_path) == set()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_folder_without_permission(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(ForetideError, match="permission denied"), atomic_path(tmp_path / "a") as temporary:
+@pytest.fixture
+def common_user() -> Iterator[None]:
+    """Gives up the rights of root, who may write anywhere, for the length of a test."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(own)
+
+
+@pytest.mark.usefixtures("common_user")
+def test_folder_without_permission() -> None:
+    with pytest.raises(ForetideError, match="permission denied"), atomic_path("/usr/foretide/a") as temporary:
         temporary.touch()
+    with pytest.raises(ForetideError, match="permission denied"):
+        ensure_writable("/usr/a")
 
 
 def test_error_about_another_file_is_passed_on(tmp_path: Path) -> None:
@@ -102,11 +117,13 @@ def test_error_about_another_file_is_passed_on(tmp_path: Path) -> None:
 
 
 def test_device_without_space(tmp_path: Path) -> None:
-    target = tmp_path / "a"
-    with pytest.raises(ForetideError, match="the disk is full"), atomic_path(target) as temporary:
-        temporary.touch()
-        with open("/dev/full", "wb", buffering=0) as full:
+    def write() -> None:
+        with atomic_path(tmp_path / "a") as temporary, open("/dev/full", "wb", buffering=0) as full:
+            temporary.touch()
             full.write(b"x")
+
+    with pytest.raises(ForetideError, match="the disk is full"):
+        write()
     assert left_in(tmp_path) == set()
 
 
