@@ -46,7 +46,7 @@ clean:
 
 # $(call pip-install,extras,stamps): an installed set covers the smaller ones, so all their stamps are set.
 define pip-install
-	@echo "Installing Foretide$(if $(1), with [$(1)],) into $(VENV): one to three minutes. The download is about 0.7 GB where"
+	@echo "Installing Foretide$(if $(1), with [$(1)],) into $(VENV): one to five minutes. The download is about 0.7 GB where"
 	@echo "PIP_FIND_LINKS or an extra index offers a CPU-only torch, and about 3.2 GB with PyPI's build for NVIDIA cards."
 	@$(BIN)/python -m pip install -q -c constraints.txt setuptools
 	@$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.$(if $(1),[$(1)])'
