@@ -142,7 +142,7 @@ def same_frequency(one: str, other: str) -> bool:
         try:
             return pd.Timedelta(offset).value
         except ValueError:
-            return offset.name.split("-")[0]
+            return offset.rule_code.split("-")[0]
 
     return bool(normal(one) == normal(other))
 
@@ -157,7 +157,7 @@ def season_of(frequency: str) -> int:
     try:
         seconds = pd.Timedelta(offset).total_seconds()
     except ValueError:
-        return {"M": 12, "Q": 4, "Y": 1, "B": 5}.get(offset.name[0], 1)
+        return {"M": 12, "Q": 4, "Y": 1, "B": 5}.get(offset.rule_code[0], 1)
     if seconds < 86_400:
         return max(1, round(86_400 / seconds))
     return {1: 7, 7: 52}.get(round(seconds / 86_400), 1)
