@@ -4,6 +4,7 @@ Series are an ``xarray.Dataset`` with ``value (time, variate)``; many series of 
 frame. Named data lives at the edges of the program; `datasets.panel` turns it into tensors.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,11 @@ def infer_frequency(times: np.ndarray) -> str:
     steps = np.diff(stamps)
     if (steps == steps[0]).all():
         return frequency_of(steps[0])
-    found = pd.infer_freq(pd.DatetimeIndex(stamps))
+    with warnings.catch_warnings():
+        # pandas 3 announces that a later version returns an offset in place of the alias; both are understood below
+        warnings.simplefilter("ignore")
+        inferred = pd.infer_freq(pd.DatetimeIndex(stamps))
+    found = getattr(inferred, "freqstr", inferred)
     if found is None:
         raise ForetideError("the time stamps do not form a regular grid; look at 'foretide data check' and choose a repair policy")
     return str(found)
