@@ -216,7 +216,8 @@ def _schema(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     return {"form": "long" if isinstance(series, LongSeries) else "wide", "title": prepared.title, "source": attributes["source"],
             "data_checksum": attributes["checksum"], "time_zone": attributes.get("time_zone", ""), "variates": list(panel.variates),
             "units": list(panel.units), "frequency": panel.frequency, "season": prepared.season, "lookback": config.lookback,
-            "horizon": config.horizon, "min_history": prepared.min_history, "calendar": prepared.calendar,
+            "horizon": config.horizon, "min_history": prepared.min_history, "calendar": prepared.calendar, "calendar_names": list(panel.calendar_names),
+            "calibrated_until": str(max(panel.times[panel.rows(s)][b.validation[1] - 1] for s, b in enumerate(prepared.borders)))[:19],
             "past": list(panel.past_names), "future": list(panel.future_names), "static": list(panel.static_names),
             "series": len(panel.ids), "first": str(panel.times.min())[:19], "last": str(panel.times.max())[:19],
             "project": config.project or project_of(prepared.title), "code_version": describe()["versions"]["foretide"]}
