@@ -7,8 +7,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 comma := ,
-# Also for the interpreter that starts pytest: torch reads it once, when it is first imported.
-export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test lint types results install clean
@@ -22,12 +20,11 @@ help:
 	@echo "make install   everything for development into $(VENV)"
 	@echo "make clean     removes $(VENV) and caches; keeps .foretide, where your runs are"
 
-demo: export OMP_NUM_THREADS :=
 demo: $(VENV)/run.stamp
 	@$(BIN)/foretide demo $(ARGS)
 
 test: $(VENV)/$(if $(filter all,$(FORETIDE_REQUIRE)),oracles,test).stamp
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check .

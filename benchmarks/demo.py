@@ -21,7 +21,7 @@ from benchmarks.harness import ROOT, VERSIONS, Child, Record, Timing, require_id
 KEPT = ("PATH", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE",
         "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "NO_PROXY")
 OUTPUT = "foretide-demo"
-GIB = 1024**3
+GB = 10**9
 WALL_TARGET, TRAINING_TARGET, MEMORY_TARGET = "<= 90", "<= 110", "<= 3"
 
 Stages = dict[str, dict[str, float]]
@@ -62,7 +62,7 @@ def _records(case: str, runs: list[tuple[Child, Stages]]) -> list[Record]:
     records = [
         _median(case, "make demo", "s", [child.seconds for child in children], WALL_TARGET),
         _median(case, "make demo, processor time", "CPU-s", [child.cpu_seconds for child in children]),
-        _median(case, "make demo, peak memory", "GiB", [child.peak_bytes / GIB for child in children], MEMORY_TARGET),
+        _median(case, "make demo, peak memory", "GB", [child.peak_bytes / GB for child in children], MEMORY_TARGET),
     ]
     for name in runs[0][1]:
         stages = [stages[name] for _, stages in runs]

@@ -130,7 +130,7 @@ def test_committed_results_have_the_common_form() -> None:
 
 
 def test_the_demo_benchmark_reports_each_stage_of_each_run() -> None:
-    child = harness.Child(0, 70.0, 120.0, 2 * demo.GIB, "")
+    child = harness.Child(0, 70.0, 120.0, 2 * demo.GB, "")
     stages = {"data": {"seconds": 1.0, "cpu_seconds": 1.0}, "train": {"seconds": 50.0, "cpu_seconds": 100.0}}
     slower = {name: {key: value * 1.2 for key, value in stage.items()} for name, stage in stages.items()}
     records = {record.metric: record for record in demo._records("warm", [(child, stages), (child, slower)])}
