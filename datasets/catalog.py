@@ -138,6 +138,12 @@ def find(name: str) -> Entry:
     return entry
 
 
+def known(data: str) -> Entry | None:
+    """The entry that a ``--data`` value names, a group after a colon included, or None for a file."""
+    name = data.partition(":")[0].lower()
+    return next((entry for entry in ENTRIES.values() if entry.name.lower() == name), None)
+
+
 def data_root() -> Path:
     """The folder that holds the datasets: ``FORETIDE_DATA``, or else ``data`` under ``FORETIDE_HOME``."""
     named = os.environ.get("FORETIDE_DATA")

@@ -109,7 +109,7 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
     if config.training.refit and trained.model.trainable:
         with stages.stage("refit"):
             prepared, trained = refit(config, prepared, trained, work, visible)
-    made = Artifact(plain(config), _tensors(trained), prepared.scaler.to_dict(), _schema(config, prepared), metrics,
+    made = Artifact(plain(config), _tensors(trained, scores), prepared.scaler.to_dict(), _schema(config, prepared), metrics,
                     _run(run_id or artifact.new_run_id(), config, command, started, stages))
     artifact.write(folder, made)
     return Outcome(folder, made, prepared, stages)
@@ -205,8 +205,12 @@ def compare_scores(scores: dict[str, Scores], model: str, horizon: int, seed: in
     return rows
 
 
-def _tensors(trained: Trained) -> dict[str, torch.Tensor]:
+def _tensors(trained: Trained, scores: dict[str, Scores]) -> dict[str, torch.Tensor]:
     weights = {f"model.{name}": tensor for name, tensor in trained.model.state_dict().items()}
+    for name, model in scores.items():
+        # one error per test window: what a later comparison of two runs needs
+        weights[f"evaluation.{name}.mse"] = torch.from_numpy(model.origin_mse).float()
+        weights[f"evaluation.{name}.mae"] = torch.from_numpy(model.origin_mae).float()
     return weights | {f"calibration.{name}": tensor for name, tensor in trained.calibration.tensors().items()}
 
 

@@ -1,0 +1,152 @@
+"""The runs in the store, and comparing them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets.errors import ForetideError
+
+if TYPE_CHECKING:
+    from app.runs import RunRow
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Runs, newest or best first."""
+
+    rows: "list[RunRow]"
+
+    def __str__(self) -> str:
+        from app.tables import text_table
+
+        if not self.rows:
+            return "no runs yet; 'foretide demo' or 'foretide train --data FILE' makes one"
+        head = ["run", "project", "model", "started", "lookback", "horizon", "mse", "mae", "skill"]
+        body = [[r.run_id, r.project, r.model, f"{r.started:%Y-%m-%d %H:%M}", str(r.lookback), str(r.horizon), _number(r.metrics, "mse"),
+                 _number(r.metrics, "mae"), _percent(r.metrics, "skill_mae")] for r in self.rows]
+        return text_table(head, body, left=3)
+
+
+def list_runs(project: str | None = None, limit: int = 50, order: str = "started") -> RunList:
+    """Lists the runs in the store.
+
+    Args:
+        project: Only those of this project.
+        limit: At most so many.
+        order: started (newest first), or a score such as mse (smallest first) or -skill_mae (largest first).
+    """
+    from app.runs import RunStore
+
+    return RunList(RunStore().runs(project, limit, order))
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """One run: scores, configuration, and what it was made with."""
+
+    row: "RunRow"
+
+    def __str__(self) -> str:
+        from app.tables import text_facts
+
+        row = self.row
+        facts = {"run": row.run_id, "project": row.project, "model": row.model, "started": f"{row.started:%Y-%m-%d %H:%M:%S} UTC",
+                 "seconds": f"{row.seconds or 0:.1f}", "folder": str(row.artifact)}
+        scores = {name: f"{value:.6g}" for name, value in sorted(row.metrics.items()) if "/" not in name}
+        others = {name: value for name, value in row.tags.items() if name not in facts}
+        return "\n\n".join(text_facts(part) for part in (facts, scores, row.params, others) if part)
+
+
+def show_run(run_id: str) -> RunDetails:
+    """Shows one run: scores, configuration, command, versions.
+
+    Args:
+        run_id: Identifier of the run, or the beginning of it.
+    """
+    from app.runs import RunStore
+
+    return RunDetails(RunStore().show(run_id))
+
+
+@dataclass(frozen=True)
+class Done:
+    """Something that has been done, in words."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def import_run(folder: Path) -> Done:
+    """Takes a folder of results made elsewhere into the store; a second time changes nothing.
+
+    Args:
+        folder: What 'python -m forecasting RUN.yaml FOLDER' wrote, or an exported archive.
+    """
+    from app.runs import RunStore
+
+    return Done(f"run {RunStore().import_run(folder)} is in the store")
+
+
+def delete_run(run_id: str) -> Done:
+    """Deletes a run and its artifact; a run that is a registered model is refused.
+
+    Args:
+        run_id: Identifier of the run, or the beginning of it.
+    """
+    from app.runs import RunStore
+
+    store = RunStore()
+    row = store.show(run_id)
+    store.delete(row.run_id)
+    return Done(f"deleted run {row.run_id}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of several runs side by side, and the difference of each to the first."""
+
+    scores: dict[str, dict[str, float]]
+    differences: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        from app.tables import score_table
+
+        lines = [score_table(self.scores, {})]
+        lines += [f"{row['model']} against {row['baseline']}, {row['metric'].upper()}: {row['difference']:+.4f} "
+                  f"({row['lower']:+.4f} to {row['upper']:+.4f}), {row['verdict']}" for row in self.differences]
+        return "\n".join(lines)
+
+
+def compare(runs: list[str] | None = None, project: str | None = None, limit: int = 5) -> Comparison:
+    """Compares runs of one dataset and horizon: scores, and each difference to the first run with its bootstrap interval.
+
+    Args:
+        runs: Identifiers of the runs; by default the best of the project by MSE.
+        project: Whose runs, where none are named.
+        limit: How many, where none are named.
+    """
+    from app.runs import RunStore
+    from forecasting.artifact import load
+    from forecasting.backtest import difference_rows
+
+    store = RunStore()
+    rows = [store.show(name) for name in runs] if runs else store.runs(project, limit, "mse")
+    if len(rows) < 2:
+        raise ForetideError(f"compare: found {len(rows)} runs, expected at least 2; see 'foretide runs list'")
+    stored = {f"{row.run_id} {row.model}": load(row.artifact) for row in rows}
+    kinds = {(a.schema["data_checksum"], a.schema["horizon"]) for a in stored.values()}
+    if len(kinds) > 1:
+        raise ForetideError("compare: the runs differ in data or horizon, so their scores cannot be compared; name runs of one dataset "
+                            "and horizon, or a --project that has only such")
+    scores = {name: {k: v for k, v in a.metrics["scores"][a.config["model"]].items() if v is not None} for name, a in stored.items()}
+    return Comparison(scores, difference_rows(stored))
+
+
+def _number(metrics: dict[str, float], name: str) -> str:
+    return f"{metrics[name]:.4f}" if name in metrics else "-"
+
+
+def _percent(metrics: dict[str, float], name: str) -> str:
+    return f"{100 * metrics[name]:+.1f} %" if name in metrics else "-"
