@@ -18,6 +18,7 @@ from torch import Tensor
 from datasets.errors import ForetideError
 from datasets.windows import Batch, Windows
 from forecasting.config import TrainingOptions
+from forecasting.conformal import LEVELS
 from forecasting.forecaster import Forecaster
 from forecasting.loading import WindowModule
 from forecasting.progress import Progress
@@ -122,13 +123,16 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(model: Forecaster, windows: Windows, *, batch_size: int = 256, levels: Tensor | None = None) -> Iterator[Prediction]:
+def predict(model: Forecaster, windows: Windows, *, batch_size: int | None = None, levels: Tensor | None = None) -> Iterator[Prediction]:
     """Forecasts of all windows in order, a batch at a time, in memory that does not grow with their number.
 
     Args:
+        batch_size: Windows at once; by default as many as keep a table of their quantiles below 32 MB.
         levels: Quantile levels wanted from a probabilistic head.
     """
     model.eval()
+    if batch_size is None:
+        batch_size = max(1, min(256, 2**23 // (windows.horizon * len(windows.panel.variates) * len(LEVELS))))
     for indices in torch.arange(len(windows), device=windows.device).split(batch_size):
         batch = windows.batch(indices)
         output = model.outputs(batch).float()
