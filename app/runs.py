@@ -4,13 +4,15 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.artifacts import artifact_folder, bring_home
 from app.registry import CHAMPION, PREVIOUS, Promotion, Registry, Version, add_version, check_project
+from app.store import Store
 from datasets.errors import ForetideError
 from forecasting.artifact import Artifact, load
 
@@ -28,6 +30,18 @@ _RUN_TAGS = ("seed", "command", "device", "commit", "versions", "config_checksum
 _CURVE = ("train_loss", "validation_loss", "learning_rate")
 _UNNAMEABLE = re.compile(r"[^\w./ -]")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]+")
+_RUNS = """
+    SELECT r.run_uuid, r.status, r.start_time, r.end_time,
+        (SELECT json_group_object(t.key, t.value) FROM tags t WHERE t.run_uuid = r.run_uuid),
+        (SELECT json_group_object(p.key, p.value) FROM params p WHERE p.run_uuid = r.run_uuid),
+        (SELECT json_group_object(l.key, printf('%!.17g', l.value)) FROM latest_metrics l WHERE l.run_uuid = r.run_uuid)
+    FROM runs r
+    JOIN experiments e ON e.experiment_id = r.experiment_id AND e.workspace = 'default'
+    JOIN experiment_tags o ON o.experiment_id = e.experiment_id AND o.key = 'foretide'
+    JOIN tags i ON i.run_uuid = r.run_uuid AND i.key = 'run_id'
+    LEFT JOIN latest_metrics m ON m.run_uuid = r.run_uuid AND m.key = ?
+    WHERE r.lifecycle_stage = 'active' AND (? IS NULL OR e.name = ?) AND substr(i.value, 1, ?) = ?
+    ORDER BY {ranking} LIMIT ?"""
 
 
 @dataclass(frozen=True)
@@ -86,10 +100,10 @@ class RunStore(Registry):
         tags = _tags(artifact, kind)
         check_project(tags["project"])
         with self.store.writing() as client:
-            known = self._find(client, run_id)
-            if known and known[0].info.status == "FINISHED":
+            known = self._find(run_id)
+            if known and known.status == "FINISHED":
                 return run_id
-            self._record(client, artifact, tags, known[0].info.run_id if known else None)
+            self._record(client, artifact, tags, known.internal_id if known else None)
         self._analyze()
         return run_id
 
@@ -109,11 +123,13 @@ class RunStore(Registry):
             limit: At most so many.
             order: ``started`` puts the newest first; a metric (``mse``) the smallest, ``-mse`` the largest.
         """
-        if self.store.is_empty:
-            return []
-        with self.store.reading() as client:
-            found = client.search_runs(self._experiments(client, project), order_by=[_order(order)], max_results=limit)
-            return [self._row(run) for run in found]
+        metric = order.removeprefix("-")
+        if _UNNAMEABLE.search(metric) or not metric:
+            raise ForetideError(f"order: found {order!r}, expected 'started', or a metric such as 'mse' or '-mae'")
+        found = self._read(_Choice(project=project, limit=limit, order=order))
+        if project is not None and not found:
+            raise ForetideError(f"project {project!r}: has no runs; see: foretide runs list")
+        return [self._row(record) for record in found]
 
     def show(self, run_id: str) -> RunRow:
         """One run by its identifier, or by the beginning of it.
@@ -123,12 +139,8 @@ class RunStore(Registry):
         """
         if not _PREFIX.fullmatch(run_id):
             raise ForetideError(f"run {run_id!r}: expected the identifier of a run; see: foretide runs list")
-        found = []
-        if not self.store.is_empty:
-            with self.store.reading() as client:
-                found = [self._row(run) for run in self._find(client, run_id, prefix=True)]
-        exact = [row for row in found if row.run_id == run_id]
-        matching = exact or [row for row in found if row.run_id.startswith(run_id)]
+        exact = self._find(run_id)
+        matching = [self._row(record) for record in ([exact] if exact else self._read(_Choice(prefix=run_id)))]
         if len(matching) != 1:
             names = ", ".join(sorted(row.run_id for row in matching)[:5])
             raise ForetideError(f"run {run_id!r}: " + (f"{len(matching)} runs begin like that: {names}; give more of it"
@@ -147,8 +159,8 @@ class RunStore(Registry):
             names = ", ".join(f"{version.project} {version.version}" for version in users)
             raise ForetideError(f"run {row.run_id}: is the registered model {names}; delete that version first")
         with self.store.writing() as client:
-            for run in self._find(client, row.run_id):
-                client.delete_run(run.info.run_id)
+            if record := self._find(row.run_id):
+                client.delete_run(record.internal_id)
         shutil.rmtree(row.artifact, ignore_errors=True)
 
     def register(self, project: str, run_id: str) -> int:
@@ -163,9 +175,11 @@ class RunStore(Registry):
             for version in self.versions(project):
                 if version.run_id == row.run_id:
                     return version.version
-            internal_id = self._find(client, row.run_id)[0].info.run_id
+            record = self._find(row.run_id)
+            if record is None:
+                raise ForetideError(f"run {run_id!r}: was deleted in the meantime")
             tags = {key: value for key, value in row.tags.items() if key in _VERSION_TAGS}
-            return add_version(client, project, internal_id, tags)
+            return add_version(client, project, record.internal_id, tags)
 
     def _record(self, client: "MlflowClient", artifact: Artifact, tags: dict[str, str],
                 internal_id: str | None) -> None:
@@ -186,28 +200,77 @@ class RunStore(Registry):
         client.set_terminated(internal_id, "FINISHED", ended)
 
     def _analyze(self) -> None:
-        if self.store.database and self.store.query("SELECT count(*) FROM runs")[0][0] % _ANALYZE_EVERY == 0:
-            self.store.analyze()
+        # The run is recorded already: a lock that comes in between only puts the statistics off.
+        with suppress(ForetideError):
+            if self.store.database and self.store.query("SELECT count(*) FROM runs")[0][0] % _ANALYZE_EVERY == 0:
+                self.store.analyze()
 
-    def _find(self, client: "MlflowClient", run_id: str, *, prefix: bool = False) -> list[Any]:
-        condition = f"tags.run_id LIKE '{run_id}%'" if prefix else f"tags.run_id = '{run_id}'"
-        return list(client.search_runs(self._experiments(client, None), condition, max_results=20))
+    def _find(self, run_id: str) -> "_Record | None":
+        return next(iter(self._read(_Choice(prefix=run_id, exact=True))), None)
 
-    def _experiments(self, client: "MlflowClient", project: str | None) -> list[str]:
-        own = [experiment for experiment in client.search_experiments(filter_string="tags.foretide = 'project'")
-               if project in (None, experiment.name)]
-        if project is not None and not own:
-            raise ForetideError(f"project {project!r}: has no runs; see: foretide runs list")
-        return [experiment.experiment_id for experiment in own]
+    def _read(self, choice: "_Choice") -> "list[_Record]":
+        """Records that are not deleted, from the SQLite file itself or from the server."""
+        if self.store.is_empty:
+            return []
+        if self.store.database:
+            return _read_file(self.store, choice)
+        with self.store.reading() as client:
+            return _read_client(client, choice)
 
-    def _row(self, run: Any) -> RunRow:
-        tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
-        seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else None
+    def _row(self, record: "_Record") -> RunRow:
+        tags = {key: value for key, value in record.tags.items() if not key.startswith("mlflow.")}
+        seconds = (record.ended - record.started) / 1000 if record.ended else None
         return RunRow(run_id=tags["run_id"], project=tags["project"], kind=tags["kind"], model=tags["model"],
-                      status=run.info.status.lower(), started=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+                      status=record.status.lower(), started=datetime.fromtimestamp(record.started / 1000, UTC),
                       seconds=seconds, lookback=_integer(tags.get("lookback")), horizon=_integer(tags.get("horizon")),
-                      artifact=self.home / tags["artifact"], params=dict(run.data.params),
-                      metrics=dict(run.data.metrics), tags=tags)
+                      artifact=self.home / tags["artifact"], params=record.params, metrics=record.metrics, tags=tags)
+
+
+class _Choice(NamedTuple):
+    """Which runs to read: of a project, with an identifier that begins like (or is) ``prefix``, in what order."""
+
+    project: str | None = None
+    prefix: str = ""
+    exact: bool = False
+    limit: int = 50
+    order: str = "started"
+
+
+class _Record(NamedTuple):
+    """A run in MLflow's terms; times in milliseconds since 1970."""
+
+    internal_id: str
+    status: str
+    started: int
+    ended: int | None
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
+def _read_file(store: Store, choice: _Choice) -> list[_Record]:
+    metric, direction = choice.order.removeprefix("-"), "DESC" if choice.order.startswith("-") else "ASC"
+    ranking = "r.start_time DESC" if choice.order == "started" else f"m.value IS NULL, m.value {direction}"
+    length = _LONGEST if choice.exact else len(choice.prefix)
+    rows = store.query(_RUNS.format(ranking=ranking),
+                       (metric, choice.project, choice.project, length, choice.prefix, choice.limit))
+    # SQLite's JSON keeps 15 digits of a number, so that metrics come as text.
+    return [_Record(internal_id, status, started, ended, json.loads(tags), json.loads(params),
+                    {name: float(text) for name, text in json.loads(metrics).items()})
+            for internal_id, status, started, ended, tags, params, metrics in rows]
+
+
+def _read_client(client: "MlflowClient", choice: _Choice) -> list[_Record]:
+    experiments = [found.experiment_id for found in client.search_experiments(filter_string="tags.foretide = 'project'")
+                   if choice.project in (None, found.name)]
+    metric, direction = choice.order.removeprefix("-"), "DESC" if choice.order.startswith("-") else "ASC"
+    ranking = "attributes.start_time DESC" if choice.order == "started" else f"metrics.`{metric}` {direction}"
+    condition = f"tags.run_id = '{choice.prefix}'" if choice.exact else f"tags.run_id LIKE '{choice.prefix}%'"
+    runs = client.search_runs(experiments, condition, order_by=[ranking], max_results=choice.limit)
+    # An underscore in the prefix is a wildcard here, so more may come than was meant.
+    return [_Record(run.info.run_id, run.info.status, run.info.start_time, run.info.end_time, dict(run.data.tags),
+                    dict(run.data.params), dict(run.data.metrics))
+            for run in runs if run.data.tags["run_id"].startswith(choice.prefix)]
 
 
 def _experiment(client: "MlflowClient", project: str) -> str:
@@ -256,15 +319,6 @@ def _flatten(config: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, s
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _order(order: str) -> str:
-    metric = order.removeprefix("-")
-    if order == "started":
-        return "attributes.start_time DESC"
-    if _UNNAMEABLE.search(metric) or not metric:
-        raise ForetideError(f"order: found {order!r}, expected 'started', or a metric such as 'mse' or '-coverage_80'")
-    return f"metrics.`{metric}` {'DESC' if order.startswith('-') else 'ASC'}"
 
 
 def _milliseconds(started: Any) -> int:

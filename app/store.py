@@ -179,6 +179,9 @@ def _quiet_client(uri: str) -> "MlflowClient":
 
 def _create(database: Path) -> None:
     """Makes the database beside its place and renames it, so that a crash leaves no half-migrated one."""
+    # The lock is held, so what lies here under this name was left by a process that was killed.
+    for stale in database.parent.glob(f".part-*-{database.name}*"):
+        stale.unlink()
     scratch = database.with_name(f".part-{secrets.token_hex(4)}-{database.name}")
     try:
         _quiet_client(f"sqlite:///{scratch}").search_experiments(max_results=1)
