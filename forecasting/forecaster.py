@@ -94,6 +94,7 @@ class Forecaster(LightningModule):
         self.task, self.architecture, self.recipe = task, architecture, recipe
         self.head = make_head(recipe.head)
         self._normalization = make_normalization(recipe.normalization)
+        self._training: list[Any] = [0.0, 0]
         self._validation = [0.0, 0.0]
         self._processes = 1
         self.check(task, recipe)
@@ -131,7 +132,8 @@ class Forecaster(LightningModule):
         loss = total / count.clamp(min=1)
         if not torch.isfinite(loss):
             self._stop_on_nonfinite(batch, index)
-        self.log("train_loss", loss.detach(), on_step=True, on_epoch=True)
+        self._training[0] += loss.detach() * len(batch)
+        self._training[1] += len(batch)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -157,7 +159,12 @@ class Forecaster(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seeds dropout by the epoch, so that a resumed run draws what an unbroken one would have drawn."""
+        self._training = [0.0, 0]
         torch.manual_seed(self.recipe.training.seed + 7919 * (self.current_epoch + 1) + self.global_rank)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the mean loss of the epoch; once, because logging each step costs as much as a small model."""
+        self.log("train_loss", float(self._training[0]) / max(1, self._training[1]))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Batches are made on the device; anything else is moved."""

@@ -5,6 +5,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Dropout(nn.Module):
+    """Dropout with a mask of 16 random bits per element on the CPU, where the library's draws one number at a time.
+
+    The probability is met to within 2⁻¹⁶. On other devices it is the library's own.
+
+    Args:
+        probability: Share of the elements that become zero in training.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self._dropped = round(probability * 65536)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; the expectation is kept."""
+        if not self.training or not self._dropped:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.probability)
+        words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),))
+        kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= self._dropped - 32768
+        return torch.where(kept, x * (65536 / (65536 - self._dropped)), 0.0)
+
+
 class MultiHeadAttention(nn.Module):
     """Full scaled dot-product self-attention (Vaswani et al., 2017), one projection for queries, keys and values.
 
@@ -15,48 +40,66 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.project_in = nn.Linear(width, 3 * width)
         self.project_out = nn.Linear(width, width)
+        self.dropout = Dropout(dropout)
 
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch, tokens, width = x.shape
-        qkv = self.project_in(x).view(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, E)
-        return q, k, v
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, E)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, N, D)`` → ``(B, N, D)``."""
-        q, k, v = self._split(x)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+    def _weights(self, q: Tensor, k: Tensor) -> Tensor:
+        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """Tokens ``(B, N, D)`` → ``(B, M, D)``.
+
+        Args:
+            queries: M; only the first so many tokens ask, though all are attended to.
+        """
+        width = x.shape[-1]
+        if queries is None:
+            q, k, v = map(self._split, self.project_in(x).chunk(3, dim=-1))
+        else:
+            weight, bias = self.project_in.weight, self.project_in.bias
+            q = self._split(F.linear(x[:, :queries], weight[:width], bias[:width]))
+            k, v = map(self._split, F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1))
+        if self.training and x.device.type == "cpu":
+            mixed = self.dropout(self._weights(q, k)) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout.probability if self.training else 0.0)
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights ``(B, heads, N, N)``, rows sum to 1."""
-        q, k, _ = self._split(x)
-        return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1)
+        q, k, _ = map(self._split, self.project_in(x).chunk(3, dim=-1))
+        return self._weights(q, k)
 
 
 class EncoderLayer(nn.Module):
     """Attention and feed-forward, each followed by a residual sum and LayerNorm (post-norm).
 
     Args:
-        attention: Maps ``(B, N, D)`` to ``(B, N, D)``.
         hidden: Width of the feed-forward part.
         activation: ``gelu`` or ``relu``.
     """
 
-    def __init__(self, attention: nn.Module, width: int, hidden: int, dropout: float, activation: str) -> None:
+    def __init__(self, attention: MultiHeadAttention, width: int, hidden: int, dropout: float, activation: str) -> None:
         super().__init__()
         self.attention = attention
         self.widen, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.norm_attention, self.norm_forward = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.activation = {"gelu": F.gelu, "relu": F.relu}[activation]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, N, D)`` → ``(B, N, D)``."""
-        x = self.norm_attention(x + self.dropout(self.attention(x)))
+    def forward(self, x: Tensor, keep: int | None = None) -> Tensor:
+        """Tokens ``(B, N, D)`` → ``(B, M, D)``.
+
+        Args:
+            keep: M; in a last layer, the number of tokens whose output is wanted at all.
+        """
+        attended = self.attention(x, keep)
+        x = self.norm_attention(x[:, :keep] + self.dropout(attended))
         hidden = self.dropout(self.activation(self.widen(x)))
         return self.norm_forward(x + self.dropout(self.narrow(hidden)))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from datasets.options import require, tunable
 from datasets.windows import Batch
 from forecasting.forecaster import Architecture, Forecaster, Recipe, Supports, Task
-from forecasting.layers import EncoderLayer, MultiHeadAttention
+from forecasting.layers import Dropout, EncoderLayer, MultiHeadAttention
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ITransformer(Forecaster):
         self.embed = nn.Linear(task.lookback, width)
         self.embed_future = nn.Linear(task.lookback + task.horizon, width) if task.future else None
         self.embed_static = nn.Linear(task.static, width) if task.static else None
-        self.dropout = nn.Dropout(architecture.dropout)
+        self.dropout = Dropout(architecture.dropout)
         self.encoder = nn.ModuleList(
             EncoderLayer(MultiHeadAttention(width, architecture.heads, architecture.dropout), width, architecture.d_ff,
                          architecture.dropout, architecture.activation) for _ in range(architecture.layers))
@@ -66,11 +66,11 @@ class ITransformer(Forecaster):
 
     def forward(self, batch: Batch) -> Tensor:
         """See `Forecaster.forward`."""
-        tokens = self._tokens(batch)
-        for layer in self.encoder:
+        tokens, variates = self._tokens(batch), batch.past.shape[2]
+        for layer in self.encoder[:-1]:
             tokens = layer(tokens)
-        variates = batch.past.shape[2]
-        outputs = self.project(self.norm(tokens)[:, :variates])  # (B, C, H·P)
+        # what the last layer would make of calendar and covariate tokens is never read
+        outputs = self.project(self.norm(self.encoder[-1](tokens, variates)))  # (B, C, H·P)
         return outputs.unflatten(-1, (self.task.horizon, self.head.size)).transpose(1, 2)
 
     @torch.no_grad()
