@@ -162,9 +162,10 @@ class Forecaster(LightningModule):
         self._training = [0.0, 0]
         torch.manual_seed(self.recipe.training.seed + 7919 * (self.current_epoch + 1) + self.global_rank)
 
-    def on_train_epoch_end(self) -> None:
-        """Logs the mean loss of the epoch; once, because logging each step costs as much as a small model."""
-        self.log("train_loss", float(self._training[0]) / max(1, self._training[1]))
+    @property
+    def mean_train_loss(self) -> float:
+        """Mean loss of the epoch so far; not logged step by step, which costs as much as a small model."""
+        return float(self._training[0]) / max(1, self._training[1])
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Batches are made on the device; anything else is moved."""

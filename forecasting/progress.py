@@ -49,10 +49,10 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.update()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Adds the epoch to the history; Lightning has validated by now."""
         metrics = trainer.callback_metrics
-        row = {"epoch": trainer.current_epoch + 1, "train_loss": float(metrics.get("train_loss", float("nan"))),
+        row = {"epoch": trainer.current_epoch + 1, "train_loss": pl_module.mean_train_loss,
                "validation_loss": float(metrics.get("validation_loss", float("nan"))),
                "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
                "seconds": round(time.perf_counter() - self._started, 3)}
