@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SERVERS = ("http", "https", "postgresql", "mysql", "mssql")
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+          "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 _WAIT = 3.0
 _LOCK_WAIT = 60.0
 _UPGRADE = "the run store was made by another version of MLflow; keep a copy, then run 'mlflow db upgrade' on it"
@@ -166,8 +168,7 @@ def _host(uri: str) -> str:
 
 def _quiet_client(uri: str) -> "MlflowClient":
     # The client reports usage over the network, waits minutes for a dead server, and prints progress of its own.
-    for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-                        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}.items():
+    for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", message=".*noload.*")
     from mlflow.tracking import MlflowClient
