@@ -67,13 +67,15 @@ class Panel:
         return dataclasses.replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
 
 
-def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | None = None) -> Panel:
+def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | None = None,
+                holidays: str | None = None) -> Panel:
     """A multivariate dataset as a panel of one series.
 
     Args:
         data: Canonical Dataset.
         horizon: Rows to append behind the last observed value, so that a forecast window can be cut there.
         calendar_frequency: Whose calendar features are computed, mostly that of the data; None for none, so that F is 0.
+        holidays: Country, or country and subdivision ("AU-VIC"), whose public holidays are a further feature.
     """
     end = last_observed(data) + 1
     have = data.sizes["time"]
@@ -84,7 +86,7 @@ def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | No
         times = np.concatenate([times, continue_times(times[-1], data.attrs["frequency"], want - have)])
     observed = np.isfinite(values)
     observed[end:] = False
-    marks, names = _calendar(times, calendar_frequency)
+    marks, names = _calendar(times, calendar_frequency, holidays, str(data.attrs["time_zone"]))
     covariates = {kind: _covariate(data, kind, want) for kind in ("past", "future")}
     _check_future(data, covariates["future"], end, horizon)
     static = data["static"].values[None].astype(np.float64) if "static" in data else None
@@ -97,7 +99,8 @@ def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | No
         future_names=_names(data, "future"), static_names=_names(data, "static"))
 
 
-def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None = None) -> Panel:
+def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None = None,
+              holidays: str | None = None) -> Panel:
     """Many series in long form as one flat panel of one variate each; arguments as for `from_series`."""
     frame = data.frame
     ids, starts, counts = np.unique(frame["unique_id"].to_numpy(), return_index=True, return_counts=True)
@@ -115,7 +118,7 @@ def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None
         for s, c, n in zip(starts, counts, lengths, strict=True)])
     flat = np.where(past_end, np.nan, value[rows])
     observed = np.isfinite(flat)[:, None]
-    marks, names = _calendar(times, calendar_frequency)
+    marks, names = _calendar(times, calendar_frequency, holidays, "")
 
     def covariates(group: Sequence[str]) -> Tensor | None:
         if not group:
@@ -132,11 +135,12 @@ def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None
         past_names=data.past, future_names=data.future, static_names=data.static)
 
 
-def of(data: xr.Dataset | LongSeries, horizon: int = 0, calendar_frequency: str | None = None) -> Panel:
+def of(data: xr.Dataset | LongSeries, horizon: int = 0, calendar_frequency: str | None = None,
+       holidays: str | None = None) -> Panel:
     """The panel of either canonical form; arguments as for `from_series`."""
     if isinstance(data, LongSeries):
-        return from_long(data, horizon, calendar_frequency)
-    return from_series(data, horizon, calendar_frequency)
+        return from_long(data, horizon, calendar_frequency, holidays)
+    return from_series(data, horizon, calendar_frequency, holidays)
 
 
 def _observed_end(values: np.ndarray, name: str) -> int:
@@ -151,11 +155,18 @@ def _extended(values: np.ndarray, rows: int) -> np.ndarray:
     return values if missing <= 0 else np.concatenate([values, np.full((missing, values.shape[1]), np.nan)])
 
 
-def _calendar(times: np.ndarray, frequency: str | None) -> tuple[Tensor, tuple[str, ...]]:
-    if frequency is None:
-        return torch.zeros(len(times), 0), ()
-    marks, names = calendar.features(times, frequency)
-    return torch.from_numpy(marks), tuple(names)
+def _calendar(times: np.ndarray, frequency: str | None, holidays: str | None, zone: str) -> tuple[Tensor, tuple[str, ...]]:
+    columns, names = [np.zeros((len(times), 0), dtype=np.float32)], []
+    if frequency is not None:
+        marks, found = calendar.features(times, frequency)
+        columns.append(marks)
+        names += found
+    if holidays is not None:
+        country, _, subdivision = holidays.partition("-")
+        # on the range of the other features
+        columns.append(calendar.holiday_feature(times, country, subdivision or None, zone)[:, None] - 0.5)
+        names.append("holiday")
+    return torch.from_numpy(np.concatenate(columns, axis=1)), tuple(names)
 
 
 def _covariate(data: xr.Dataset, kind: str, rows: int) -> Tensor | None:

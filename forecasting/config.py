@@ -132,7 +132,9 @@ class RunConfig:
         season: Seasonal period in rows, for seasonal naive and MASE; by default that of the frequency.
         normalization: ``instance`` removes each window's own mean and scale and puts them back.
         calendar: Whether the model sees hour, weekday and the like.
-        baselines: Models scored beside this one.
+        holidays: Country, or country and subdivision ("AU-VIC"), whose public holidays the model sees.
+        baselines: Models scored beside this one; auto_ets and theta (the extra "classical") on a sample of origins.
+        classical_origins: Size of that sample.
     """
 
     data: str
@@ -144,6 +146,7 @@ class RunConfig:
     season: int | None = None
     normalization: Literal["instance", "none"] = "instance"
     calendar: bool = True
+    holidays: str | None = None
     reader: ReaderOptions = field(default_factory=ReaderOptions)
     quality: QualityOptions = field(default_factory=QualityOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
@@ -152,10 +155,12 @@ class RunConfig:
     training: TrainingOptions = field(default_factory=TrainingOptions)
     intervals: IntervalOptions = field(default_factory=IntervalOptions)
     baselines: list[str] = field(default_factory=lambda: ["seasonal_naive", "dlinear"])
+    classical_origins: int = 20
 
     def __post_init__(self) -> None:
         require(self.lookback >= 1, "lookback", self.lookback, "at least 1")
         require(self.horizon >= 1, "horizon", self.horizon, "at least 1")
+        require(self.classical_origins >= 2, "classical_origins", self.classical_origins, "at least 2")
         require(self.season is None or self.season >= 1, "season", self.season, "at least 1")
         if self.intervals.method == "head" and self.head.kind == "point":
             raise ForetideError("intervals.method head needs a probabilistic head; set head.kind quantile or student_t")

@@ -20,6 +20,7 @@ from datasets.schema import LongSeries
 from forecasting import artifact, models
 from forecasting.artifact import Artifact
 from forecasting.bootstrap import block_bootstrap
+from forecasting.classical import CLASSICAL, classical_scores
 from forecasting.config import RunConfig
 from forecasting.engine import Fit, fit, predict
 from forecasting.environment import describe
@@ -104,7 +105,8 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
     for name in config.baselines:
         if name != config.model:
             with stages.stage(f"baseline {name}"):
-                scores[name] = _baseline(name, config, prepared, scales, work, visible)
+                scores[name] = (classical_scores(name, prepared, scales, config.classical_origins) if name in CLASSICAL
+                                else _baseline(name, config, prepared, scales, work, visible))
     metrics = _metrics(config, prepared, trained, scores)
     if config.training.refit and trained.model.trainable:
         with stages.stage("refit"):
@@ -179,6 +181,8 @@ def _metrics(config: RunConfig, prepared: Prepared, trained: Trained, scores: di
     if len(panel.ids) > 1:
         made["by_series"] = {name: model.by_series(panel.ids) for name, model in scores.items()}
     made["comparison"] = compare_scores(scores, config.model, config.horizon, config.training.seed, len(panel.ids) == 1)
+    if sampled := [name for name in scores if name in CLASSICAL]:
+        made["sampled"] = {name: len(scores[name].origin_mse) for name in sampled}
     made["training"] = {"epochs": fitted.epochs, "best_epoch": fitted.best_epoch, "stopped_early": fitted.stopped_early}
     made["quality"] = prepared.report
     return made
@@ -193,10 +197,9 @@ def compare_scores(scores: dict[str, Scores], model: str, horizon: int, seed: in
     rows = []
     for name, other in scores.items():
         for metric in ("mse", "mae"):
-            if name == model:
-                continue
             mine, theirs = (getattr(s, f"origin_{metric}") for s in (scores[model], other))
-            if len(mine) < 4:
+            # a sample of origins cannot be paired with all of them
+            if name == model or len(mine) < 4 or len(mine) != len(theirs):
                 continue
             block = min(2 * horizon, len(mine) // 2) if one_series else 1
             interval = block_bootstrap(mine - theirs, block, seed=seed)

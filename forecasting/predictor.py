@@ -89,7 +89,7 @@ class Predictor:
         """
         series = self.check(series, horizon)
         steps = self.horizon if horizon is None else horizon
-        panel = panels.of(series, self.horizon, self.schema["calendar"])
+        panel = panels.of(series, self.horizon, self.schema["calendar"], self.config.holidays)
         scaler = self.scaler.match(panel)
         scaled = scaler.apply(panel).to(self.device)
         windows = forecast_windows(scaled, int(self.schema["lookback"]), self.horizon, int(self.schema["min_history"]))

@@ -91,7 +91,7 @@ def prepare_series(config: RunConfig, series: Series, report: dict[str, object],
     """Splits and scales data that has been read already."""
     frequency = series.frequency if isinstance(series, LongSeries) else str(series.attrs["frequency"])
     calendar = ((entry.calendar if entry else None) or frequency) if config.calendar else None
-    panel = panels.of(series, calendar_frequency=calendar)
+    panel = panels.of(series, calendar_frequency=calendar, holidays=config.holidays)
     _check_missing(config, panel)
     borders = _borders(config, panel, entry)
     scaler = Scaler.fit(panel, [border.train for border in borders], config.scaling)

@@ -27,7 +27,9 @@ class TrainResult:
 
         windows = self.metrics["windows"]
         lines = [score_table(self.metrics["scores"], titles(self.metrics["scores"])),
-                 f"on {windows['test']:,} test windows ({windows['train']:,} trained, {windows['validation']:,} selected)", self.sentence,
+                 f"on {windows['test']:,} test windows ({windows['train']:,} trained, {windows['validation']:,} selected)",
+                 *[f"{name}: on a sample of {count} origins only" for name, count in self.metrics.get("sampled", {}).items()],
+                 self.sentence,
                  f"run {self.run_id} of project {self.project}: {self.folder}"]
         lines.append(f"registered as version {self.version}" if self.version else
                      f"to register it: foretide models register {self.run_id} --promote true")
