@@ -291,7 +291,7 @@ def _experiment(client: "MlflowClient", project: str) -> str:
 
 def _tags(artifact: Artifact, kind: str) -> dict[str, str]:
     run, schema, config = artifact.run, artifact.schema, artifact.config
-    project = config.get("project") or schema.get("title") or schema.get("source") or "unnamed"
+    project = config.get("project") or schema.get("project") or schema.get("title") or schema.get("source") or "unnamed"
     model = config.get("model") or next(iter(artifact.metrics.get("scores", {})), "model")
     found = {"run_id": run["run_id"], "artifact": f"artifacts/{run['run_id']}", "kind": kind, "project": project,
              "model": model}
