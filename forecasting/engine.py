@@ -4,24 +4,28 @@ Training resumes from the checkpoint of the last epoch. Prediction is a plain lo
 than the model.
 """
 
+import json
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from datasets.errors import ForetideError
+from datasets.files import atomic_path
 from datasets.windows import Batch, Windows
 from forecasting.config import TrainingOptions
 from forecasting.conformal import LEVELS
 from forecasting.forecaster import Forecaster
 from forecasting.loading import WindowModule
 from forecasting.progress import Progress
+
+FINISHED = "fit.json"
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,20 @@ def fit(model: Forecaster, make_windows: Callable[[str, torch.device], Windows],
 
     Args:
         make_windows: ``part, device → Windows`` in scaled units.
-        folder: For checkpoints. If it holds the last checkpoint of a broken run, that run is continued; after a kill at
-            most one epoch is lost, and on the CPU the final weights equal those of an unbroken run bit for bit.
+        folder: For checkpoints, and kept: the caller removes it once the model is stored. If it holds the last checkpoint of
+            a broken run, that run is continued; after a kill at most one epoch is lost, and on the CPU the final weights
+            equal those of an unbroken run bit for bit. A finished training is taken from it as it is.
         validate: False for a refit: the weights of the last step are kept.
         max_steps: Ends training after so many steps, whatever the number of epochs.
     """
     if not model.trainable:
         return Fit([], 0, False)
+    kept, finished = folder / ("best.ckpt" if validate else "last.ckpt"), folder / FINISHED
+    if finished.exists():
+        _restore(model, kept)
+        return Fit(**json.loads(finished.read_text(encoding="utf-8")))
     progress = Progress(label, visible)
-    trainer, best = _trainer(options, folder, progress, validate, max_steps)
+    trainer = _trainer(options, folder, progress, validate, max_steps)
     module = WindowModule(make_windows, options.batch_size, options.seed, validate=validate)
     last = folder / "last.ckpt"
     resumed = last if last.exists() else None
@@ -65,18 +74,33 @@ def fit(model: Forecaster, make_windows: Callable[[str, torch.device], Windows],
         trainer.fit(model, datamodule=module, ckpt_path=resumed, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if validate and trainer.is_global_zero:
-        stored = torch.load(best.best_model_path, map_location=model.device, weights_only=True)
-        model.load_state_dict(stored["state_dict"])
     losses = [row["validation_loss"] for row in progress.epochs]
     best_epoch = 1 + min(range(len(losses)), key=losses.__getitem__) if validate else len(losses)
-    if trainer.is_global_zero:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Fit(progress.epochs, best_epoch, validate and len(losses) < options.max_epochs, trainer.is_global_zero)
+    fitted = Fit(progress.epochs, best_epoch, validate and len(losses) < options.max_epochs, trainer.is_global_zero)
+    if fitted.is_main:
+        _restore(model, kept)
+        with atomic_path(finished) as temporary:
+            temporary.write_text(json.dumps(asdict(fitted)), encoding="utf-8")
+    return fitted
 
 
-def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validate: bool,
-             max_steps: int) -> tuple[Any, Any]:
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that a kill cannot cut off.
+
+    Lightning's own way goes through the temporary folder, from which a file on another disk is copied, not renamed.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes beside the target and renames."""
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def _restore(model: Forecaster, checkpoint: Path) -> None:
+    model.load_state_dict(torch.load(checkpoint, map_location=model.device, weights_only=True)["state_dict"])
+
+
+def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validate: bool, max_steps: int) -> Any:
     """A quiet Trainer with checkpoints of the best and of the last epoch."""
     from pytorch_lightning import Trainer
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
@@ -90,12 +114,12 @@ def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validat
     callbacks: list[Any] = [best, progress]
     if validate and options.patience:
         callbacks.append(EarlyStopping("validation_loss", patience=options.patience, check_on_train_epoch_end=True))
-    trainer = Trainer(
+    return Trainer(
         accelerator=accelerator, devices=options.devices, strategy=strategy, precision=options.precision,
-        max_epochs=options.max_epochs if max_steps < 0 else -1, max_steps=max_steps, gradient_clip_val=options.gradient_clip, deterministic=options.deterministic,
-        callbacks=callbacks, logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        use_distributed_sampler=False, log_every_n_steps=10**9, default_root_dir=folder)
-    return trainer, best
+        max_epochs=options.max_epochs if max_steps < 0 else -1, max_steps=max_steps, gradient_clip_val=options.gradient_clip,
+        deterministic=options.deterministic, callbacks=callbacks, plugins=[WholeFiles()], logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, log_every_n_steps=10**9,
+        default_root_dir=folder)
 
 
 def _accelerator(options: TrainingOptions) -> str:
@@ -105,6 +129,8 @@ def _accelerator(options: TrainingOptions) -> str:
     on_gpu = count > 0 and options.accelerator != "cpu"
     if on_gpu and options.devices > count:
         raise ForetideError(f"--training.devices: found {options.devices}, expected at most the {count} GPUs that are visible")
+    if options.precision == "16-mixed" and not on_gpu:
+        raise ForetideError("--training.precision 16-mixed: needs a GPU; use bf16-mixed or 32-true on the CPU")
     return "gpu" if on_gpu else "cpu"
 
 

@@ -2,10 +2,11 @@
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,7 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
 
     Args:
         folder: Where the artifact goes; it must not exist yet.
-        work: For checkpoints; a broken run with the same configuration continues from there.
+        work: For checkpoints; a broken run with the same configuration and data continues from there.
         command: What a person would type to repeat the run; by default the one that started this process.
         visible: Whether progress is printed.
 
@@ -90,10 +91,10 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
     stages, started = stages or Stages(), time.perf_counter()
     if folder.exists():
         raise ForetideError(f"{folder}: exists already; name another folder")
-    work = work or folder.with_name(f".{folder.name}.work")
     with stages.stage("data"):
         prepared = prepare(config)
         check_model(config, prepared)
+    work = (work or folder.with_name(f".{folder.name}.work")) / f"{_digest(config)}-{_checksum(prepared)[:12]}"
     with stages.stage(f"train {config.model}"):
         trained = train_model(config, prepared, work, visible)
     if not trained.fitted.is_main:
@@ -114,6 +115,9 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
     made = Artifact(plain(config), _tensors(trained, scores), prepared.scaler.to_dict(), _schema(config, prepared), metrics,
                     _run(run_id or artifact.new_run_id(), config, command, started, stages))
     artifact.write(folder, made)
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):
+        work.parent.rmdir()
     return Outcome(folder, made, prepared, stages)
 
 
@@ -128,7 +132,7 @@ def build_model(config: RunConfig, prepared: Prepared) -> Forecaster:
 def train_model(config: RunConfig, prepared: Prepared, work: Path, visible: bool) -> Trained:
     """Trains on the training part and calibrates on the validation part."""
     model = build_model(config, prepared)
-    fitted = fit(model, prepared.windows, config.training, work / f"{config.model}-{_digest(config)}", label=model.title, visible=visible)
+    fitted = fit(model, prepared.windows, config.training, work / config.model, label=model.title, visible=visible)
     if not fitted.is_main:
         return Trained(model, fitted, Calibration(*[torch.empty(0)] * 4))
     calibration = calibrate(predict(model, prepared.windows("validation", model.device)), config.intervals.trajectories,
@@ -151,7 +155,7 @@ def refit(config: RunConfig, prepared: Prepared, trained: Trained, work: Path, v
     final = replace(prepared, scaler=scaler, scaled=scaler.apply(prepared.panel))
     steps = trained.fitted.best_epoch * -(-len(prepared.windows("train")) // config.training.batch_size)
     model = build_model(config, final)
-    fitted = fit(model, lambda part, device: final.windows("everything", device), config.training, work / f"refit-{_digest(config)}",
+    fitted = fit(model, lambda part, device: final.windows("everything", device), config.training, work / "refit",
                  label=f"{model.title}, all rows", visible=visible, validate=False, max_steps=steps)
     ratio = (prepared.scaler.scale.mean(0) / scaler.scale.mean(0)).float()
     old = trained.calibration
@@ -242,8 +246,13 @@ def project_of(title: str) -> str:
     return Path(title).name.split(".")[0] or "default"
 
 
+def _checksum(prepared: Prepared) -> str:
+    series = prepared.series
+    return series.checksum if isinstance(series, LongSeries) else str(series.attrs["checksum"])
+
+
 def _digest(config: RunConfig) -> str:
-    """Short checksum of a configuration: what a broken run is recognised by."""
+    """Short checksum of a configuration: with that of the data, what a broken run is recognised by."""
     import hashlib
     import json
 

@@ -162,10 +162,12 @@ class Forecaster(LightningModule):
         self._training = [0.0, 0]
         torch.manual_seed(self.recipe.training.seed + 7919 * (self.current_epoch + 1) + self.global_rank)
 
-    @property
     def mean_train_loss(self) -> float:
-        """Mean loss of the epoch so far; not logged step by step, which costs as much as a small model."""
-        return float(self._training[0]) / max(1, self._training[1])
+        """Mean loss of the epoch so far, over all processes; not logged step by step, which costs as much as a small model."""
+        sums = torch.tensor([float(self._training[0]), self._training[1]], dtype=torch.float64, device=self.device)
+        if self._processes > 1:
+            dist.all_reduce(sums)
+        return float(sums[0] / sums[1].clamp(min=1))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Batches are made on the device; anything else is moved."""
@@ -175,7 +177,9 @@ class Forecaster(LightningModule):
         """Adam or AdamW, with the schedule of the recipe stepped after each epoch."""
         options = self.recipe.training
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
-        optimizer = kind(self.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
+        # Lightning refuses to clip what a fused optimizer would unscale itself
+        fused = options.precision == "32-true" or options.gradient_clip is None
+        optimizer = kind(self.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(options, epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 

@@ -1,5 +1,6 @@
 """One progress line for a whole training run, with the time left, and the history of its epochs."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -19,7 +20,7 @@ class Progress(Callback):
         self.label, self.visible = label, visible
         self.epochs: list[dict[str, float]] = []
         self._bar: Any = None
-        self._started = 0.0
+        self._started, self._rate, self._steps = 0.0, 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
         """The history, so that a resumed run has all of it."""
@@ -30,19 +31,19 @@ class Progress(Callback):
         self.epochs = list(state_dict["epochs"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the bar."""
+        """Learns how many steps there are at most, and opens the bar."""
+        self._steps = int(trainer.estimated_stepping_batches)
         if not (self.visible and trainer.is_global_zero and sys.stderr.isatty()):
             return
         from tqdm import tqdm
 
-        steps = int(trainer.num_training_batches)
-        self._bar = tqdm(total=steps * (trainer.max_epochs or 1), initial=steps * trainer.current_epoch, desc=self.label,
-                         unit="step", leave=False, dynamic_ncols=True, mininterval=0.2,
+        self._bar = tqdm(total=self._steps, initial=trainer.global_step, desc=self.label, unit="step", leave=False,
+                         dynamic_ncols=True, mininterval=0.2,
                          bar_format="{desc}  {percentage:3.0f}% {bar} {postfix}  {remaining} left at most")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock of the epoch."""
-        self._started = time.perf_counter()
+        """Starts the clock of the epoch, and notes its rate: at its end the schedule has set the next one's."""
+        self._started, self._rate = time.perf_counter(), float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Moves the bar."""
@@ -52,16 +53,18 @@ class Progress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Adds the epoch to the history; Lightning has validated by now."""
         metrics = trainer.callback_metrics
-        row = {"epoch": trainer.current_epoch + 1, "train_loss": pl_module.mean_train_loss,
+        row = {"epoch": trainer.current_epoch + 1, "train_loss": pl_module.mean_train_loss(),
                "validation_loss": float(metrics.get("validation_loss", float("nan"))),
-               "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
-               "seconds": round(time.perf_counter() - self._started, 3)}
+               "learning_rate": self._rate, "seconds": round(time.perf_counter() - self._started, 3)}
         self.epochs.append(row)
-        text = f"epoch {row['epoch']}/{trainer.max_epochs}  train {row['train_loss']:.4f}  validation {row['validation_loss']:.4f}"
+        epochs = -(-self._steps // int(trainer.num_training_batches))
+        text = f"epoch {row['epoch']}/{epochs}  train {row['train_loss']:.4f}"
+        if math.isfinite(row["validation_loss"]):
+            text += f"  validation {row['validation_loss']:.4f}"
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif self.visible and trainer.is_global_zero:
-            left = row["seconds"] * ((trainer.max_epochs or 0) - row["epoch"])
+            left = row["seconds"] * (epochs - row["epoch"])
             print(f"{self.label}: {text}  {row['seconds']:.1f} s, at most {left:.0f} s left", flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
