@@ -88,7 +88,8 @@ def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | No
     observed[end:] = False
     marks, names = _calendar(times, calendar_frequency, holidays, str(data.attrs["time_zone"]))
     covariates = {kind: _covariate(data, kind, want) for kind in ("past", "future")}
-    _check_future(data, covariates["future"], end, horizon)
+    future_names = _names(data, "future")
+    _check_future(covariates["future"], [end], horizon, future_names, [data.attrs["source"]])
     static = data["static"].values[None].astype(np.float64) if "static" in data else None
     return Panel(
         value=torch.from_numpy(np.where(observed, values, 0.0)), observed=torch.from_numpy(observed), calendar=marks,
@@ -96,7 +97,7 @@ def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | No
         variates=tuple(map(str, data["variate"].values)), units=tuple(map(str, data["unit"].values)),
         frequency=data.attrs["frequency"], calendar_names=names, past=covariates["past"], future=covariates["future"],
         static=None if static is None else torch.from_numpy(static), past_names=_names(data, "past"),
-        future_names=_names(data, "future"), static_names=_names(data, "static"))
+        future_names=future_names, static_names=_names(data, "static"))
 
 
 def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None = None,
@@ -126,12 +127,14 @@ def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None
         table = np.stack([np.where(beyond, np.nan, columns[name][rows]) for name in group], axis=1)
         return torch.from_numpy(table)
 
+    offsets, future = np.concatenate([[0], np.cumsum(lengths)]), covariates(data.future)
+    _check_future(future, (offsets[:-1] + ends).tolist(), horizon, data.future, [f"series {str(i)!r}" for i in ids])
     static = np.stack([columns[name][starts] for name in data.static], axis=1) if data.static else None
     return Panel(
         value=torch.from_numpy(np.where(observed[:, 0], flat, 0.0)[:, None]), observed=torch.from_numpy(observed), calendar=marks,
-        offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])), ends=torch.from_numpy(ends), times=times,
+        offsets=torch.from_numpy(offsets), ends=torch.from_numpy(ends), times=times,
         ids=tuple(map(str, ids)), variates=("y",), units=(data.unit,), frequency=data.frequency, calendar_names=names,
-        past=covariates(data.past), future=covariates(data.future), static=None if static is None else torch.from_numpy(static),
+        past=covariates(data.past), future=future, static=None if static is None else torch.from_numpy(static),
         past_names=data.past, future_names=data.future, static_names=data.static)
 
 
@@ -177,13 +180,19 @@ def _names(data: xr.Dataset, kind: str) -> tuple[str, ...]:
     return tuple(map(str, data[f"{kind}_variate"].values)) if kind in data else ()
 
 
-def _check_future(data: xr.Dataset, future: Tensor | None, end: int, horizon: int) -> None:
-    """A forecast needs the future covariates of its whole horizon, and says which are missing."""
+def _check_future(future: Tensor | None, ends: Sequence[int], horizon: int, names: Sequence[str],
+                  sources: Sequence[str]) -> None:
+    """A forecast needs the future covariates of its whole horizon, and says which are missing.
+
+    Args:
+        ends: Row of the first forecast step of each series.
+        sources: What each series is called in the message.
+    """
     if future is None or not horizon:
         return
-    holes = ~torch.isfinite(future[end:end + horizon])
-    if holes.any():
-        step, column = (int(x) for x in torch.nonzero(holes)[0])
-        name = str(data["future_variate"].values[column])
-        raise ForetideError(f"{data.attrs['source']}: the future covariate {name!r} has no value {step + 1} steps after the last "
-                            f"observation; give it for all {horizon} steps of the horizon")
+    for end, source in zip(ends, sources, strict=True):
+        holes = ~torch.isfinite(future[end:end + horizon])
+        if holes.any():
+            step, column = (int(x) for x in torch.nonzero(holes)[0])
+            raise ForetideError(f"{source}: the future covariate {names[column]!r} has no value {step + 1} steps after "
+                                f"the last observation; give it for all {horizon} steps of the horizon")

@@ -85,7 +85,8 @@ class Windows:
         self._steps = torch.arange(-lookback, horizon, device=device)
         self._length = int(counts.sum())
         # one expanded value stands for a mask of ones, so complete data pays nothing for the support of holes
-        self._complete = panel.complete and bool((first >= lookback).all())
+        last_target = torch.from_numpy(first + (counts - 1) * stride + (horizon if with_future else 0)).to(device)
+        self._complete = panel.complete and bool((first >= lookback).all()) and bool((last_target <= panel.ends).all())
         self._true = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
 
     def __len__(self) -> int:

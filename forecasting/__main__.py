@@ -3,6 +3,7 @@
 ``foretide runs import FOLDER`` takes it into the store afterwards.
 """
 
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -22,7 +23,8 @@ def main(arguments: list[str]) -> int:
     folder = Path(arguments[1])
     try:
         ensure_writable(folder)
-        outcome = run(read_config(Path(arguments[0])), folder)
+        command = shlex.join(["python", "-m", "forecasting", *arguments])
+        outcome = run(read_config(Path(arguments[0])), folder, command=command)
     except ForetideError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """Rolling-origin backtests of a stored model: with or without training anew, every forecast kept as a frame."""
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,8 @@ import torch
 from torch import Tensor
 
 from datasets import catalog
-from datasets.errors import ForetideError
+from datasets.errors import ForetideError, ForetideWarning
 from datasets.panel import Panel
-from datasets.scaling import Scaler
 from datasets.splits import Borders
 from datasets.windows import Windows
 from forecasting.artifact import Artifact
@@ -21,7 +21,15 @@ from forecasting.bootstrap import block_bootstrap
 from forecasting.config import RunConfig
 from forecasting.engine import Prediction, predict
 from forecasting.evaluate import Scores, Sink, evaluate, seasonal_scales, summary
-from forecasting.experiment import REFERENCE, Trained, baseline_config, compare_scores, train_model
+from forecasting.experiment import (
+    REFERENCE,
+    Trained,
+    baseline_config,
+    baseline_data,
+    compare_scores,
+    scored,
+    train_model,
+)
 from forecasting.intervals import BANDS, LEVEL_TENSOR, Intervals, band
 from forecasting.predictor import Predictor
 from forecasting.protocol import Prepared, Series, prepare_series
@@ -37,7 +45,8 @@ def evaluate_stored(predictor: Predictor, series: Series, data: str) -> dict[str
         series: Canonical data; the split is that of the model's training.
         data: Its name.
     """
-    metrics, _ = _scored(predictor, _prepared(predictor, series, data), stride=1, origins=None, refits=0, keep=False)
+    prepared = _prepared(predictor, series, data, anew=False)
+    metrics, _ = _scored(predictor, prepared, stride=1, origins=None, refits=0, keep=False)
     return metrics
 
 
@@ -56,7 +65,8 @@ def rolling_backtest(predictor: Predictor, series: Series, data: str, *, stride:
     """
     if stride < 1 or (origins is not None and origins < 1) or refits < 0:
         raise ForetideError(f"backtest: found stride {stride}, origins {origins}, refits {refits}; expected at least 1, 1 and 0")
-    metrics, frame = _scored(predictor, _prepared(predictor, series, data), stride=stride, origins=origins, refits=refits, keep=True)
+    prepared = _prepared(predictor, series, data, anew=refits > 0)
+    metrics, frame = _scored(predictor, prepared, stride=stride, origins=origins, refits=refits, keep=True)
     assert frame is not None
     return metrics, frame
 
@@ -74,6 +84,7 @@ def difference_rows(stored: Mapping[str, Artifact]) -> list[dict[str, Any]]:
             mine, theirs = (a.weights[f"evaluation.{a.config['model']}.{metric}"].double().numpy() for a in (other, base))
             if len(mine) != len(theirs) or len(mine) < 4:
                 raise ForetideError(f"{name}: found {len(mine)} test windows, {first} has {len(theirs)}; expected the same split")
+            mine, theirs = scored(mine, theirs)
             block = min(2 * int(base.schema["horizon"]), len(mine) // 2) if base.schema["series"] == 1 else 1
             interval = block_bootstrap(mine - theirs, block)
             rows.append({"model": name, "baseline": first, "metric": metric, "difference": interval.mean, "lower": interval.lower,
@@ -81,9 +92,14 @@ def difference_rows(stored: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     return rows
 
 
-def _prepared(predictor: Predictor, series: Series, data: str) -> Prepared:
-    """The data under the protocol of the training, in the scale of the stored model."""
+def _prepared(predictor: Predictor, series: Series, data: str, *, anew: bool) -> Prepared:
+    """The data under the protocol of the training: in the scale of the stored model, unless models are trained anew."""
     prepared = prepare_series(predictor.config.of(data=data), predictor.check(series), {}, catalog.known(data))
+    if anew:
+        return prepared
+    if predictor.config.training.refit:
+        warnings.warn(f"run {predictor.run_id}: its model was trained anew on all rows, the test part included, so that "
+                      "these scores are too good; those stored with the run were made before", ForetideWarning, stacklevel=3)
     scaler = predictor.scaler.match(prepared.panel)
     return replace(prepared, scaler=scaler, scaled=scaler.apply(prepared.panel))
 
@@ -100,11 +116,12 @@ def _scored(predictor: Predictor, prepared: Prepared, *, stride: int, origins: i
     else:
         intervals = predictor.calibration.intervals(config.intervals.method, len(panel.ids), stride)
         scores[config.model] = _run(predictor.model, config, prepared, ranges, stride, intervals, scales, frames)
-    if config.model != REFERENCE and prepared.season <= prepared.lookback:
+    if config.model != REFERENCE:
+        data = baseline_data(REFERENCE, prepared)
         with tempfile.TemporaryDirectory() as work:
-            naive = train_model(baseline_config(REFERENCE, config), prepared, Path(work), visible=False)
+            naive = train_model(baseline_config(REFERENCE, config), data, Path(work), visible=False)
         intervals = naive.calibration.intervals("adaptive", len(panel.ids), stride)
-        scores[REFERENCE] = _run(naive.model, config, prepared, ranges, stride, intervals, scales, None)
+        scores[REFERENCE] = _run(naive.model, config, data, ranges, stride, intervals, scales, None)
     metrics = summary(scores, REFERENCE) | {"windows": {"test": len(scores[config.model].origin_mse)}}
     metrics["comparison"] = compare_scores(scores, config.model, -(-config.horizon // stride), config.training.seed, len(panel.ids) == 1)
     return metrics, frames.frame() if frames else None
@@ -143,8 +160,8 @@ def _refitted(config: RunConfig, prepared: Prepared, ranges: list[tuple[int, int
     for left, right in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         start = first + left * stride
         moved = Borders((0, start - held_out), (start - held_out, start), border.test, border.overlap)
-        scaler = Scaler.fit(prepared.panel, [moved.train], config.scaling)
-        fold = replace(prepared, borders=[moved], scaler=scaler, scaled=scaler.apply(prepared.panel))
+        # one scale for all shares, that of the training rows, so that their errors can be compared and averaged
+        fold = replace(prepared, borders=[moved])
         with tempfile.TemporaryDirectory() as work:
             trained: Trained = train_model(config, fold, Path(work), visible=True)
         intervals = trained.calibration.intervals(config.intervals.method, 1, stride)

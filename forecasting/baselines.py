@@ -94,13 +94,14 @@ def classical(name: Classical, history: np.ndarray, horizon: int, season: int) -
     Raises:
         ForetideError: statsforecast is not installed, the name is unknown, or the history is too short.
     """
-    model = _classical_model(name, season)
+    model = classical_model(name, season)
     columns = np.asarray(history, dtype=np.float64).reshape(len(history), -1)
     made = np.stack([_forecast(model, name, column, horizon) for column in columns.T], axis=-1)
     return made.reshape(horizon, *np.shape(history)[1:])
 
 
-def _classical_model(name: str, season: int) -> Any:
+def classical_model(name: str, season: int) -> Any:
+    """The unfitted method of statsforecast; errors as for `classical`."""
     if name not in ("auto_ets", "theta"):
         raise ForetideError(f"baseline: found {name!r}, expected auto_ets or theta")
     try:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from datasets.windows import Windows
-from forecasting.baselines import classical
+from forecasting.baselines import classical, classical_model
 from forecasting.conformal import residual_quantiles
 from forecasting.engine import Prediction
 from forecasting.evaluate import Scores, evaluate
@@ -16,6 +16,11 @@ from forecasting.protocol import Prepared
 
 CLASSICAL = ("auto_ets", "theta")
 LONGEST_HISTORY = 2000
+
+
+def check_classical(name: str) -> None:
+    """Refuses a method whose library is not installed."""
+    classical_model(name, 1)
 
 
 def classical_scores(name: str, prepared: Prepared, scales: Tensor, origins: int) -> Scores:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from datasets.errors import ForetideError
@@ -21,7 +22,7 @@ from datasets.schema import LongSeries
 from forecasting import artifact, models
 from forecasting.artifact import Artifact
 from forecasting.bootstrap import block_bootstrap
-from forecasting.classical import CLASSICAL, classical_scores
+from forecasting.classical import CLASSICAL, check_classical, classical_scores
 from forecasting.config import RunConfig
 from forecasting.engine import Fit, fit, predict
 from forecasting.environment import describe
@@ -94,6 +95,7 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
     with stages.stage("data"):
         prepared = prepare(config)
         check_model(config, prepared)
+        check_baselines(config, prepared)
     work = (work or folder.with_name(f".{folder.name}.work")) / f"{_digest(config)}-{_checksum(prepared)[:12]}"
     with stages.stage(f"train {config.model}"):
         trained = train_model(config, prepared, work, visible)
@@ -173,9 +175,23 @@ def baseline_config(name: str, config: RunConfig) -> RunConfig:
     return config.of(model=name, architecture={}, training=training, intervals=intervals, head=plain_head, **defaults)
 
 
+def baseline_data(name: str, prepared: Prepared) -> Prepared:
+    """The same windows for a baseline; seasonal naive sees a whole season, even where the lookback is shorter."""
+    return replace(prepared, lookback=max(prepared.lookback, prepared.season)) if name == REFERENCE else prepared
+
+
+def check_baselines(config: RunConfig, prepared: Prepared) -> None:
+    """Refuses baselines that are unknown, not installed or unfit for the task, before anything is trained."""
+    for name in config.baselines:
+        if name in CLASSICAL:
+            check_classical(name)
+        else:
+            check_model(baseline_config(name, config), baseline_data(name, prepared))
+
+
 def _baseline(name: str, config: RunConfig, prepared: Prepared, scales: torch.Tensor, work: Path, visible: bool) -> Scores:
-    own = baseline_config(name, config)
-    return score(train_model(own, prepared, work, visible), prepared, own, scales)
+    own, data = baseline_config(name, config), baseline_data(name, prepared)
+    return score(train_model(own, data, work, visible), data, own, scales)
 
 
 def _metrics(config: RunConfig, prepared: Prepared, trained: Trained, scores: dict[str, Scores]) -> dict[str, Any]:
@@ -203,13 +219,22 @@ def compare_scores(scores: dict[str, Scores], model: str, horizon: int, seed: in
         for metric in ("mse", "mae"):
             mine, theirs = (getattr(s, f"origin_{metric}") for s in (scores[model], other))
             # a sample of origins cannot be paired with all of them
-            if name == model or len(mine) < 4 or len(mine) != len(theirs):
+            if name == model or len(mine) != len(theirs):
+                continue
+            mine, theirs = scored(mine, theirs)
+            if len(mine) < 4:
                 continue
             block = min(2 * horizon, len(mine) // 2) if one_series else 1
             interval = block_bootstrap(mine - theirs, block, seed=seed)
             rows.append({"model": model, "baseline": name, "metric": metric, "difference": interval.mean, "lower": interval.lower,
                          "upper": interval.upper, "baseline_score": float(theirs.mean()), "verdict": interval.verdict})
     return rows
+
+
+def scored(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of two models without the windows that have none in either, because no target was observed."""
+    kept = ~(np.isnan(mine) & np.isnan(theirs))
+    return mine[kept], theirs[kept]
 
 
 def _tensors(trained: Trained, scores: dict[str, Scores]) -> dict[str, torch.Tensor]:
@@ -228,10 +253,17 @@ def _schema(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             "data_checksum": attributes["checksum"], "time_zone": attributes.get("time_zone", ""), "variates": list(panel.variates),
             "units": list(panel.units), "frequency": panel.frequency, "season": prepared.season, "lookback": config.lookback,
             "horizon": config.horizon, "min_history": prepared.min_history, "calendar": prepared.calendar, "calendar_names": list(panel.calendar_names),
-            "calibrated_until": str(max(panel.times[panel.rows(s)][b.validation[1] - 1] for s, b in enumerate(prepared.borders)))[:19],
+            "calibrated_until": _calibrated_until(config, prepared),
             "past": list(panel.past_names), "future": list(panel.future_names), "static": list(panel.static_names),
             "series": len(panel.ids), "first": str(panel.times.min())[:19], "last": str(panel.times.max())[:19],
             "project": config.project or project_of(prepared.title), "code_version": describe()["versions"]["foretide"]}
+
+
+def _calibrated_until(config: RunConfig, prepared: Prepared) -> str:
+    """The last time stamp whose error says nothing more: of validation, or of all rows once a refit has trained on them."""
+    panel = prepared.panel
+    ends = panel.ends.tolist() if config.training.refit else [border.validation[1] for border in prepared.borders]
+    return str(max(panel.times[panel.rows(series)][end - 1] for series, end in enumerate(ends)))[:19]
 
 
 def _run(run_id: str, config: RunConfig, command: str | None, started: float, stages: Stages) -> dict[str, Any]:

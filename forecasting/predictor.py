@@ -160,20 +160,22 @@ class Predictor:
                  "time_zone": source.get("time_zone", ""), "model": self.config.model, "run_id": self.run_id,
                  "project": self.schema["project"], "intervals": self.config.intervals.method,
                  "origin": str(panel.times[origins[0] - 1])[:19], "code_version": self.schema["code_version"]}
-        return forecast_dataset({name: table.double().numpy() for name, table in tables.items()}, times, panel, attrs)
+        return forecast_dataset({name: table.double().numpy() for name, table in tables.items()}, times, panel, attrs,
+                                long=isinstance(series, LongSeries))
 
 
-def forecast_dataset(tables: dict[str, np.ndarray], times: np.ndarray, panel: Panel, attrs: dict[str, str],
-                     levels: Sequence[float] = LEVELS) -> xr.Dataset:
+def forecast_dataset(tables: dict[str, np.ndarray], times: np.ndarray, panel: Panel, attrs: dict[str, str], *,
+                     long: bool = False, levels: Sequence[float] = LEVELS) -> xr.Dataset:
     """Named forecasts from arrays with a leading axis of series; see `Predictor.forecast` for the form.
 
     Args:
         tables: ``forecast (S, H, C)``, ``quantile (S, H, C, Q)``, ``sample (S, N, H, C)``.
         times: ``(S, H)``.
+        long: Whether the data are many series in long form.
     """
     unit = ("variate", np.array(panel.units, dtype=object))
     coordinates = {"variate": np.array(panel.variates, dtype=object), "unit": unit, "level": np.array(levels)}
-    if len(panel.ids) == 1 and panel.variates != ("y",):
+    if not long:
         dims = {"forecast": ("time", "variate"), "quantile": ("time", "variate", "level"), "sample": ("sample", "time", "variate")}
         data = {name: (dims[name], table[0]) for name, table in tables.items()}
         return xr.Dataset(data, coords={"time": times[0], **coordinates}, attrs=attrs)
