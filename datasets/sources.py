@@ -1,6 +1,7 @@
 """The one door to data: a catalogue name, a file, a folder or a database becomes a checked canonical form."""
 
 import difflib
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ def _catalogued(entry: "Entry", group: str | None, reader: ReaderOptions | None,
 
 
 def _file(data: str | Path, reader: ReaderOptions, options: QualityOptions) -> Loaded:
-    if "://" not in str(data) and not Path(data).expanduser().exists():
+    if "://" not in str(data) and not os.path.exists(os.path.expanduser(data)):
         raise ForetideError(f"{data}: there is no such file or folder{_hint(str(data))}")
     if readers.is_field(data, reader):
         return _field(Path(data).expanduser(), reader)

@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 
-from datasets import schema
 from datasets.errors import ForetideError
 
 _DAY = 86_400_000_000
@@ -56,7 +55,7 @@ class Grid:
     def text(self, steps: int) -> str:
         """A number of steps as an alias: '30min', '2MS'."""
         if self.unit == "microsecond":
-            return schema.frequency_of(np.timedelta64(self.step * steps, "us"))
+            return _alias(np.timedelta64(self.step * steps, "us"))
         return f"{steps} × {self.frequency}"
 
     def _day(self, times: np.ndarray) -> np.ndarray:
@@ -83,7 +82,7 @@ def from_alias(alias: str, first: np.datetime64) -> Grid:
         return Grid("B", "workday")
     try:
         step = 7 * _DAY * offset.n if kind == "W" else pd.Timedelta(offset).value // 1000
-        return Grid(schema.frequency_of(np.timedelta64(step, "us")), "microsecond", step)
+        return Grid(_alias(np.timedelta64(step, "us")), "microsecond", step)
     except ValueError as error:
         raise ForetideError(
             f"reader.frequency: found {alias!r}, expected equal steps such as h, 15min, D, B, W-TUE, MS, QS or YS"
@@ -111,7 +110,7 @@ def infer(times: np.ndarray, first: np.ndarray) -> Grid | None:
         if (lengths % lengths[0]).any():
             return None
         step = int(lengths[0])
-    return Grid(schema.frequency_of(np.timedelta64(step, "us")), "microsecond", step)
+    return Grid(_alias(np.timedelta64(step, "us")), "microsecond", step)
 
 
 def anchors(grid: Grid, times: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -156,6 +155,12 @@ def _only_workdays(times: np.ndarray, steps: np.ndarray) -> bool:
         and np.is_busday(times.astype("datetime64[D]")).all()
         and len(np.unique(_clock(times))) == 1
     )
+
+
+def _alias(step: np.timedelta64) -> str:
+    from datasets.schema import frequency_of
+
+    return frequency_of(step)
 
 
 def _clock(times: np.ndarray) -> np.ndarray:

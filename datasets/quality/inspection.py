@@ -121,7 +121,7 @@ def _regularity(table: RawTable, layout: Layout, grid: Grid | None) -> list[Find
     found = []
     if off.any():
         rows = table.rows(layout.order[places[off]])
-        detail = f"{_iso(times[off][0])} is off the grid of {grid.frequency} on which the other rows lie"
+        detail = f"{_iso(times[off][0])} is off the grid of {grid.frequency}"
         found.append(Finding("mixed_frequency", table.time, rows, int(off.sum()), detail))
     on = places[~off]
     jumps = np.diff(ordinals[~off])

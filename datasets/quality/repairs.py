@@ -3,18 +3,21 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
-from datasets import schema
 from datasets.errors import ForetideError
 from datasets.quality import grid as grids
 from datasets.quality.grid import Grid
 from datasets.quality.layout import Layout, arrange, find_grid
 from datasets.quality.report import QualityOptions, QualityReport
 from datasets.readers.table import RawTable
-from datasets.schema import LongSeries
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from datasets.schema import LongSeries
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class _Gridded:
         )
 
 
-def repair(table: RawTable, report: QualityReport, options: QualityOptions | None = None) -> xr.Dataset | LongSeries:
+def repair(table: RawTable, report: QualityReport, options: QualityOptions | None = None) -> "xr.Dataset | LongSeries":
     """The canonical form of a table, after the repairs that the policy allows and no others.
 
     Args:
@@ -224,7 +227,9 @@ def _without_series(data: _Gridded, table: RawTable, layout: Layout) -> _Gridded
     )
 
 
-def _wide(data: _Gridded, table: RawTable, grid: Grid) -> xr.Dataset:
+def _wide(data: _Gridded, table: RawTable, grid: Grid) -> "xr.Dataset":
+    from datasets import schema
+
     covariates = {kind: _by_name(data, names) for kind, names in (("past", table.past), ("future", table.future))}
     static = {name: _only(data.columns([name])[:, 0], f"{table.source}: column {name!r}") for name in table.static}
     made = schema.series(
@@ -259,9 +264,16 @@ def _only(values: np.ndarray, where: str) -> float:
     return float(found[0])
 
 
-def _long(data: _Gridded, table: RawTable, layout: Layout, grid: Grid) -> LongSeries:
+def _long(data: _Gridded, table: RawTable, layout: Layout, grid: Grid) -> "LongSeries":
     import polars as pl
 
+    from datasets.schema import LongSeries
+
+    taken = next((name for name in table.covariates if name in ("unique_id", "ds", "y")), None)
+    if taken is not None:
+        raise ForetideError(
+            f"{table.source}: a covariate is named {taken!r}, a name that the long form uses; rename it"
+        )
     target, covariates = table.variates[0], (*table.past, *table.future)
     ids = pl.Series(list(layout.ids), dtype=pl.String)
     columns = {"unique_id": ids.gather(data.series), "ds": data.times, "y": data.columns([target])[:, 0]}

@@ -130,7 +130,9 @@ class QualityReport:
         column = f"column {found.column!r}: " if found.column else ""
         many = f" ({found.count:,} in all)" if found.count > 1 and found.kind != "gap" else ""
         more = sum(finding.blocking for finding in self.findings) - 1
-        others = f"; {more} more finding{'s' * (more > 1)} block, see 'foretide data check'" if more else ""
+        others = (
+            f"; {more} more finding{'s block' if more > 1 else ' blocks'}, see 'foretide data check'" if more else ""
+        )
         raise ForetideError(f"{self.source}: {row}{column}{found.detail}{many}; {_REMEDIES[found.kind]}{others}")
 
     def to_dict(self) -> dict[str, Any]:

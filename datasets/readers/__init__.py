@@ -1,12 +1,14 @@
 """Readers: CSV, Parquet, SQL, NetCDF and Zarr, as a table in file order or as a field."""
 
 from pathlib import Path
-
-import xarray as xr
+from typing import TYPE_CHECKING
 
 from datasets.errors import ForetideError
 from datasets.readers.options import ReaderOptions
 from datasets.readers.table import RawTable
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["RawTable", "ReaderOptions", "is_field", "read_field", "read_table"]
 
@@ -60,7 +62,7 @@ def read_table(source: str | Path, options: ReaderOptions | None = None) -> RawT
     return text.read(path, options)
 
 
-def read_field(source: str | Path, options: ReaderOptions | None = None) -> xr.Dataset:
+def read_field(source: str | Path, options: ReaderOptions | None = None) -> "xr.Dataset":
     """Opens fields lazily: variables with dims ``(time, lat, lon)``, their units and attributes kept.
 
     Args:

@@ -37,8 +37,11 @@ def open_lazily(path: Path) -> xr.Dataset:
             data = data[sorted(data.data_vars, key=str)]
         elif is_gzip(path):
             content = decompressed(path)
+            _check_signature(content[:4], path.name)
             data = xr.open_dataset(io.BytesIO(content), engine="scipy" if content[:3] == b"CDF" else "h5netcdf")
         else:
+            with path.open("rb") as file:
+                _check_signature(file.read(4), path.name)
             data = xr.open_dataset(path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ForetideError(
@@ -160,7 +163,12 @@ def _datetime_coordinate(data: xr.Dataset, where: str) -> str:
     for name in data.coords:
         if data[name].dims == (name,) and np.issubdtype(data[name].dtype, np.datetime64):
             return str(name)
-    raise ForetideError(f"{where}: no coordinate holds dates; found {listed([str(c) for c in data.coords])}")
+    raise ForetideError(f"{where}: no coordinate holds dates; found {listed([str(c) for c in data.coords]) or 'none'}")
+
+
+def _check_signature(start: bytes, where: str) -> None:
+    if start[:3] != b"CDF" and start != b"\x89HDF":
+        raise ForetideError(f"{where}: found {start!r} at the start, expected a NetCDF file; fetch or copy it again")
 
 
 def _consolidated(store: Path) -> bool:

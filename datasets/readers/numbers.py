@@ -93,7 +93,7 @@ def _plain(column: "pl.Series", named: bool) -> tuple["pl.Series", Cells | None]
 
     if column.dtype.is_numeric() or column.dtype == pl.Null or (named and column.dtype == pl.Boolean):
         return column.cast(pl.Float64), None
-    texts = [str(value) for value in column.drop_nulls().head(20)]
+    texts = [str(value) for value in column.drop_nulls().head(20).to_list()]
     return pl.Series(column.name, [None] * len(column), dtype=pl.Float64), Cells(
         column.is_not_null().arg_true().to_numpy(), tuple(texts)
     )

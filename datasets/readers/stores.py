@@ -134,7 +134,6 @@ def _query(connection: "sqlalchemy.Connection", table: str | None, where: str) -
     names = [*inspector.get_table_names(schema or None), *inspector.get_view_names(schema or None)]
     if short not in names:
         found = f"there is no table {table!r}" if table else "name the table with --reader.table"
-        raise ForetideError(
-            f"{where}: {found}; expected one of {listed(sorted(names)) or 'none: the database is empty'}"
-        )
+        expected = f"expected one of {listed(sorted(names))}" if names else "the database holds no table"
+        raise ForetideError(f"{where}: {found}; {expected}")
     return sa.select(sa.text("*")).select_from(sa.table(short, schema=schema or None))

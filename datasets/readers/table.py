@@ -218,10 +218,11 @@ def _variates(
     if not free:
         comma = next((found for found in cells.values() if found.looks_like_comma), None)
         hint = f"; {comma.texts[0]!r} has a decimal comma, which --reader.decimal , reads" if comma else ""
-        raise ForetideError(
-            f"{where}: no column holds numbers; name columns with --reader.variates, "
-            f"out of {listed([c for c in frame.columns if c not in taken])}{hint}"
+        others = listed([name for name in frame.columns if name not in taken])
+        advice = (
+            f"name columns with --reader.variates, out of {others}" if others else "expected at least one to forecast"
         )
+        raise ForetideError(f"{where}: no column holds numbers; {advice}{hint}")
     if options.id is None or len(free) == 1:
         return tuple(free)
     if "y" in free:

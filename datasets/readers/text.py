@@ -86,7 +86,7 @@ def _decoded(raw: bytes, encoding: str, where: str) -> bytes:
         line = raw[: error.start].count(b"\n") + 1
         raise ForetideError(
             f"{where}: line {line} is not {encoding} (byte 0x{raw[error.start]:02x}); "
-            "give the encoding of the file with --reader.encoding"
+            "give the encoding of the file with --reader.encoding, for example latin-1 or cp1252"
         ) from error
 
 
@@ -99,7 +99,8 @@ def _first_lines(head: bytes, where: str) -> list[str]:
         raise ForetideError(
             f"{where}: found binary data, expected text (CSV), Parquet, NetCDF or Zarr; convert the file to one of them"
         )
-    text = head.decode("utf-8-sig", errors="replace")
+    whole = head[: head.rfind(b"\n") + 1] or head
+    text = _decoded(whole, "utf-8", where).decode()
     if "\n" not in text and "\r" in text.strip():
         raise ForetideError(f"{where}: lines end in a carriage return alone; save it with line ends of Unix or Windows")
     lines = [line.rstrip("\r") for line in text.split("\n")]
@@ -171,7 +172,7 @@ def _explained(error: Exception, content: Path | bytes, delimiter: str, width: i
         try:
             _decoded(raw, "utf-8", where)
         except ForetideError as found:
-            return ForetideError(f"{found}, for example latin-1 or cp1252")
+            return found
     if "more fields" in text:
         for number, cells in enumerate(
             csv.reader(io.StringIO(raw.decode("utf-8-sig", "replace")), delimiter=delimiter), start=1

@@ -323,6 +323,11 @@ def test_long_form(tmp_path: Path) -> None:
     assert dropped.repairs[-1] == "1 series with problems left out: 'y'"
 
 
+def test_names_of_the_long_form_are_not_for_covariates(tmp_path: Path) -> None:
+    data = table(tmp_path, LONG[3:], "id,date,sales,y", id="id", target="sales", static=["y"])
+    assert "a covariate is named 'y'" in refused(data)
+
+
 def test_interpolation_stays_inside_a_series(tmp_path: Path) -> None:
     rows = ["a,2020-01-01,1", "a,2020-01-02,2", "a,2020-01-03,", "b,2020-01-01,", "b,2020-01-02,8", "b,2020-01-03,9"]
     made = repaired_long(table(tmp_path, rows, "id,date,y", id="id"), "interpolate")

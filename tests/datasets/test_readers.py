@@ -356,7 +356,7 @@ def test_netcdf_and_zarr_series(tmp_path: Path) -> None:
             "level": ("time", [1, 2, 3, 4]),
             "wide": (("gauge", "time"), np.ones((2, 4))),
         },
-        coords={"time": times, "gauge": ["up", "down"]},
+        coords={"time": times, "gauge": [1, 2]},
     )
     data.to_netcdf(tmp_path / "river.nc")
     data.to_zarr(tmp_path / "river.zarr", consolidated=False)
@@ -364,11 +364,13 @@ def test_netcdf_and_zarr_series(tmp_path: Path) -> None:
         table = readers.read_table(tmp_path / name)
         assert table.variates == ("flow", "level") and table.units["flow"] == "m3/s"
         assert table.frame["flow"].to_list() == [1.0, 2.0, None, 4.0]
-        assert readers.read_table(tmp_path / name, ReaderOptions(variable="wide")).variates == ("up", "down")
+        assert readers.read_table(tmp_path / name, ReaderOptions(variable="wide")).variates == ("1", "2")
         assert not readers.is_field(tmp_path / name)
         assert "--reader.variable" in refusal(tmp_path / name, variable="depth")
     (tmp_path / "broken.nc").write_bytes(b"CDF\x01 and then nonsense")
     assert "cannot be opened as NetCDF" in refusal(tmp_path / "broken.nc")
+    for content in (b"", b"junk", gzip.compress(b"junk")):
+        assert "expected a NetCDF file" in refusal(write(tmp_path, content, "junk.nc"))
 
 
 def test_a_file_without_header_and_stamps(tmp_path: Path) -> None:
@@ -406,6 +408,10 @@ def test_a_file_without_header_and_stamps(tmp_path: Path) -> None:
         pytest.param("date,a\n0020-01-01,1\n2020-01-02,1\n", "row 2, column 'date': found '0020-01-01'", id="year 20"),
         pytest.param("date,a\n2020-01-01,x\n2020-01-02,y\n", "no column holds numbers", id="no numbers"),
         pytest.param("date;a\n2020-01-01;1,5\n2020-01-02;2,5\n", "decimal comma", id="decimal comma"),
+        pytest.param(
+            "date,ä\n2020-01-01,1\n".encode("latin-1"), "line 1 is not utf-8 (byte 0xe4)", id="latin-1 header"
+        ),
+        pytest.param("date\n2020-01-01\n", "expected at least one to forecast", id="time alone"),
         pytest.param(b"date,a\n2020-01-01,\xe9\n", "line 2 is not utf-8 (byte 0xe9)", id="latin-1"),
         pytest.param("date,a\n2020-01-01,1\n".encode("utf-16"), "--reader.encoding utf-16", id="utf-16"),
         pytest.param(b"\x80\x04\x95\0\0pickle", "binary data", id="binary"),

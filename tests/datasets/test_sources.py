@@ -120,6 +120,7 @@ def test_missing_files_and_names(tmp_path: Path) -> None:
     text = refusal(tmp_path / "nowhere" / "plant.csv")
     assert "no such file" in text and "check the path" in text
     assert "the catalogue has ETTh1" in refusal("EETh1")
+    assert "no such file" in refusal("a" * 300)
     assert "national_illness" in refusal("ilness/national_ilness.csv")
 
 
