@@ -8,11 +8,14 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -63,14 +66,14 @@ def fit(model: Forecaster, make_windows: Callable[[str, torch.device], Windows],
         _restore(model, kept)
         return Fit(**json.loads(finished.read_text(encoding="utf-8")))
     progress = Progress(label, visible)
-    trainer = _trainer(options, folder, progress, validate, max_steps)
     module = WindowModule(make_windows, options.batch_size, options.seed, validate=validate)
     last = folder / "last.ckpt"
     resumed = last if last.exists() else None
     if resumed and visible:
         print(f"{label}: continuing from {resumed}", flush=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _deterministic_flag():
         warnings.simplefilter("ignore")
+        trainer = _trainer(options, folder, progress, validate, max_steps)
         trainer.fit(model, datamodule=module, ckpt_path=resumed, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -96,15 +99,30 @@ class WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
+class Patience(EarlyStopping):
+    """Early stopping that also stops a run which is continued after its last epoch."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at what the checkpoint brought."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+@contextmanager
+def _deterministic_flag() -> Iterator[None]:
+    """Gives torch's switch back as it was: Lightning leaves it to the whole process."""
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
 def _restore(model: Forecaster, checkpoint: Path) -> None:
     model.load_state_dict(torch.load(checkpoint, map_location=model.device, weights_only=True)["state_dict"])
 
 
-def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validate: bool, max_steps: int) -> Any:
+def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validate: bool, max_steps: int) -> Trainer:
     """A quiet Trainer with checkpoints of the best and of the last epoch."""
-    from pytorch_lightning import Trainer
-    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     accelerator = _accelerator(options)
@@ -113,7 +131,7 @@ def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validat
                            enable_version_counter=False, save_on_train_epoch_end=True)
     callbacks: list[Any] = [best, progress]
     if validate and options.patience:
-        callbacks.append(EarlyStopping("validation_loss", patience=options.patience, check_on_train_epoch_end=True))
+        callbacks.append(Patience("validation_loss", patience=options.patience, check_on_train_epoch_end=True))
     return Trainer(
         accelerator=accelerator, devices=options.devices, strategy=strategy, precision=options.precision,
         max_epochs=options.max_epochs if max_steps < 0 else -1, max_steps=max_steps, gradient_clip_val=options.gradient_clip,
