@@ -68,7 +68,7 @@ class Panel:
 
 
 def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | None = None,
-                holidays: str | None = None) -> Panel:
+                holidays: str | None = None, tail: int | None = None) -> Panel:
     """A multivariate dataset as a panel of one series.
 
     Args:
@@ -76,18 +76,21 @@ def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | No
         horizon: Rows to append behind the last observed value, so that a forecast window can be cut there.
         calendar_frequency: Whose calendar features are computed, mostly that of the data; None for none, so that F is 0.
         holidays: Country, or country and subdivision ("AU-VIC"), whose public holidays are a further feature.
+        tail: Keep only so many rows before the first one that is not observed any more.
     """
     end = last_observed(data) + 1
-    have = data.sizes["time"]
+    first = 0 if tail is None else max(0, end - tail)
+    values, times = data["value"].values[first:], data["time"].values[first:]
+    end -= first
+    have = len(times)
     want = max(have, end + horizon) if horizon else have
-    values = _extended(data["value"].values, want)
-    times = data["time"].values
+    values = _extended(values, want)
     if want > have:
         times = np.concatenate([times, continue_times(times[-1], data.attrs["frequency"], want - have)])
     observed = np.isfinite(values)
     observed[end:] = False
     marks, names = _calendar(times, calendar_frequency, holidays, str(data.attrs["time_zone"]))
-    covariates = {kind: _covariate(data, kind, want) for kind in ("past", "future")}
+    covariates = {kind: _covariate(data, kind, first, want) for kind in ("past", "future")}
     future_names = _names(data, "future")
     _check_future(covariates["future"], [end], horizon, future_names, [data.attrs["source"]])
     static = data["static"].values[None].astype(np.float64) if "static" in data else None
@@ -139,11 +142,11 @@ def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None
 
 
 def of(data: xr.Dataset | LongSeries, horizon: int = 0, calendar_frequency: str | None = None,
-       holidays: str | None = None) -> Panel:
-    """The panel of either canonical form; arguments as for `from_series`."""
+       holidays: str | None = None, tail: int | None = None) -> Panel:
+    """The panel of either canonical form; arguments as for `from_series`. Series in long form keep all their rows."""
     if isinstance(data, LongSeries):
         return from_long(data, horizon, calendar_frequency, holidays)
-    return from_series(data, horizon, calendar_frequency, holidays)
+    return from_series(data, horizon, calendar_frequency, holidays, tail)
 
 
 def _observed_end(values: np.ndarray, name: str) -> int:
@@ -172,8 +175,8 @@ def _calendar(times: np.ndarray, frequency: str | None, holidays: str | None, zo
     return torch.from_numpy(np.concatenate(columns, axis=1)), tuple(names)
 
 
-def _covariate(data: xr.Dataset, kind: str, rows: int) -> Tensor | None:
-    return torch.from_numpy(_extended(data[kind].values, rows)) if kind in data else None
+def _covariate(data: xr.Dataset, kind: str, first: int, rows: int) -> Tensor | None:
+    return torch.from_numpy(_extended(data[kind].values[first:], rows)) if kind in data else None
 
 
 def _names(data: xr.Dataset, kind: str) -> tuple[str, ...]:

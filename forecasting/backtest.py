@@ -3,7 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from forecasting.experiment import (
     scored,
     train_model,
 )
-from forecasting.intervals import BANDS, LEVEL_TENSOR, Intervals, band
+from forecasting.intervals import BANDS, LEVEL_TENSOR, Calibration, band
 from forecasting.predictor import Predictor
 from forecasting.protocol import Prepared, Series, prepare_series
 
@@ -46,18 +46,19 @@ def evaluate_stored(predictor: Predictor, series: Series, data: str) -> dict[str
         data: Its name.
     """
     prepared = _prepared(predictor, series, data, anew=False)
-    metrics, _ = _scored(predictor, prepared, stride=1, origins=None, refits=0, keep=False)
-    return metrics
+    return _scored(predictor, prepared, _Plan(_origin_ranges(prepared, 1, None)), None)
 
 
 def rolling_backtest(predictor: Predictor, series: Series, data: str, *, stride: int = 1, origins: int | None = None,
-                     refits: int = 0) -> "tuple[dict[str, Any], polars.DataFrame]":
+                     refits: int = 0, intervals: bool = True, baseline: bool = True) -> "tuple[dict[str, Any], polars.DataFrame]":
     """Forecasts from rolling origins over the test part.
 
     Args:
         stride: Rows between two origins; the last origin is always the last possible one.
         origins: Only the last so many, of each series.
         refits: Number of equal shares of the origins before each of which the model is trained anew, on all rows before it.
+        intervals: Whether intervals are made and scored.
+        baseline: Whether seasonal naive is scored beside the model.
 
     Returns:
         Scores as in ``metrics.json``, and a frame with one row per origin, step and variate: ``unique_id``, ``variate``, ``cutoff``
@@ -66,9 +67,9 @@ def rolling_backtest(predictor: Predictor, series: Series, data: str, *, stride:
     if stride < 1 or (origins is not None and origins < 1) or refits < 0:
         raise ForetideError(f"backtest: found stride {stride}, origins {origins}, refits {refits}; expected at least 1, 1 and 0")
     prepared = _prepared(predictor, series, data, anew=refits > 0)
-    metrics, frame = _scored(predictor, prepared, stride=stride, origins=origins, refits=refits, keep=True)
-    assert frame is not None
-    return metrics, frame
+    frames = _Frames(prepared.panel)
+    plan = _Plan(_origin_ranges(prepared, stride, origins), stride, refits, intervals, baseline)
+    return _scored(predictor, prepared, plan, frames), frames.frame()
 
 
 def difference_rows(stored: Mapping[str, Artifact]) -> list[dict[str, Any]]:
@@ -104,27 +105,34 @@ def _prepared(predictor: Predictor, series: Series, data: str, *, anew: bool) ->
     return replace(prepared, scaler=scaler, scaled=scaler.apply(prepared.panel))
 
 
-def _scored(predictor: Predictor, prepared: Prepared, *, stride: int, origins: int | None, refits: int,
-            keep: bool) -> "tuple[dict[str, Any], polars.DataFrame | None]":
+@dataclass(frozen=True)
+class _Plan:
+    """What is forecast: ranges of origins for each series, and with what beside it."""
+
+    ranges: list[tuple[int, int]]
+    stride: int = 1
+    refits: int = 0
+    intervals: bool = True
+    baseline: bool = True
+
+
+def _scored(predictor: Predictor, prepared: Prepared, plan: _Plan, sink: Sink | None) -> dict[str, Any]:
     config, panel = predictor.config, prepared.panel
-    ranges = _origin_ranges(prepared, stride, origins)
     scales = seasonal_scales(panel, prepared.training_rows, prepared.season)
-    frames = _Frames(panel) if keep else None
-    scores: dict[str, Scores] = {}
-    if refits:
-        scores[config.model] = _refitted(config, prepared, ranges, stride, refits, scales, frames)
+    if plan.refits:
+        own = _refitted(config, prepared, plan, scales, sink)
     else:
-        intervals = predictor.calibration.intervals(config.intervals.method, len(panel.ids), stride)
-        scores[config.model] = _run(predictor.model, config, prepared, ranges, stride, intervals, scales, frames)
-    if config.model != REFERENCE:
-        data = baseline_data(REFERENCE, prepared)
+        own = _run(predictor.model, predictor.calibration, config, prepared, plan, scales, sink)
+    scores = {config.model: own}
+    if plan.baseline and config.model != REFERENCE:
+        data, chosen = baseline_data(REFERENCE, prepared), baseline_config(REFERENCE, config)
         with tempfile.TemporaryDirectory() as work:
-            naive = train_model(baseline_config(REFERENCE, config), data, Path(work), visible=False)
-        intervals = naive.calibration.intervals("adaptive", len(panel.ids), stride)
-        scores[REFERENCE] = _run(naive.model, config, data, ranges, stride, intervals, scales, None)
-    metrics = summary(scores, REFERENCE) | {"windows": {"test": len(scores[config.model].origin_mse)}}
-    metrics["comparison"] = compare_scores(scores, config.model, -(-config.horizon // stride), config.training.seed, len(panel.ids) == 1)
-    return metrics, frames.frame() if frames else None
+            naive = train_model(chosen, data, Path(work), visible=False)
+        scores[REFERENCE] = _run(naive.model, naive.calibration, chosen, data, plan, scales, None)
+    metrics = summary(scores, REFERENCE) | {"windows": {"test": len(own.origin_mse)}}
+    metrics["comparison"] = compare_scores(scores, config.model, -(-config.horizon // plan.stride), config.training.seed,
+                                           len(panel.ids) == 1)
+    return metrics
 
 
 def _origin_ranges(prepared: Prepared, stride: int, origins: int | None) -> list[tuple[int, int]]:
@@ -139,19 +147,20 @@ def _origin_ranges(prepared: Prepared, stride: int, origins: int | None) -> list
     return ranges
 
 
-def _run(model: Any, config: RunConfig, prepared: Prepared, ranges: list[tuple[int, int]], stride: int, intervals: Intervals,
-         scales: Tensor, sink: Sink | None) -> Scores:
-    windows = Windows(prepared.scaled.to(model.device), prepared.lookback, prepared.horizon, ranges, stride)
-    levels = LEVEL_TENSOR if config.intervals.method == "head" and model.head.size > 1 else None
-    return evaluate(predict(model, windows, levels=levels), prepared.scaler, intervals, scales, prepared.panel.variates, sink)
+def _run(model: Any, calibration: Calibration, config: RunConfig, prepared: Prepared, plan: _Plan, scales: Tensor,
+         sink: Sink | None) -> Scores:
+    windows = Windows(prepared.scaled.to(model.device), prepared.lookback, prepared.horizon, plan.ranges, plan.stride)
+    levels = LEVEL_TENSOR if config.intervals.method == "head" else None
+    made = calibration.intervals(config.intervals.method, len(prepared.panel.ids), plan.stride) if plan.intervals else None
+    return evaluate(predict(model, windows, levels=levels), prepared.scaler, made, scales, prepared.panel.variates, sink)
 
 
-def _refitted(config: RunConfig, prepared: Prepared, ranges: list[tuple[int, int]], stride: int, refits: int, scales: Tensor,
-              sink: Sink | None) -> Scores:
+def _refitted(config: RunConfig, prepared: Prepared, plan: _Plan, scales: Tensor, sink: Sink | None) -> Scores:
     """Trains before each share of the origins, on all rows before it; the last rows of those select, as in the first training."""
-    if len(ranges) > 1:
+    stride, refits = plan.stride, plan.refits
+    if len(plan.ranges) > 1:
         raise ForetideError("backtest --refits: is for one table of variates; a panel of many series is scored without training anew")
-    (first, end), border = ranges[0], prepared.borders[0]
+    (first, end), border = plan.ranges[0], prepared.borders[0]
     count, held_out = (end - 1 - first) // stride + 1, border.validation[1] - border.validation[0]
     if refits > count:
         raise ForetideError(f"backtest --refits: found {refits}, expected at most the {count} origins")
@@ -164,9 +173,8 @@ def _refitted(config: RunConfig, prepared: Prepared, ranges: list[tuple[int, int
         fold = replace(prepared, borders=[moved])
         with tempfile.TemporaryDirectory() as work:
             trained: Trained = train_model(config, fold, Path(work), visible=True)
-        intervals = trained.calibration.intervals(config.intervals.method, 1, stride)
-        share = [(start, first + (right - 1) * stride + 1)]
-        parts.append(_run(trained.model, config, fold, share, stride, intervals, scales, sink))
+        share = replace(plan, ranges=[(start, first + (right - 1) * stride + 1)])
+        parts.append(_run(trained.model, trained.calibration, config, fold, share, scales, sink))
     return _joined(parts)
 
 
@@ -182,38 +190,48 @@ class _Frames:
     """Collects every forecast of a backtest, as arrays until the end."""
 
     def __init__(self, panel: Panel) -> None:
-        self._panel, self._offsets = panel, panel.offsets.numpy()
-        self._columns: dict[str, list[np.ndarray]] = {}
+        self._panel = panel
+        self._parts: dict[str, list[np.ndarray]] = {}
 
-    def __call__(self, prediction: Prediction, actual: Tensor, point: Tensor, quantiles: Tensor) -> None:
+    def __call__(self, prediction: Prediction, actual: Tensor, point: Tensor, quantiles: Tensor | None) -> None:
         """One batch in original units."""
-        assert prediction.batch.future_mask is not None
-        series, origin = prediction.batch.series.cpu().numpy(), prediction.batch.origin.cpu().numpy()
-        batch, horizon, variates = point.shape
-        steps = np.arange(horizon)
-        rows = (self._offsets[series] + origin)[:, None] + steps  # (B, H)
-        self._add("unique_id", np.broadcast_to(series[:, None, None].astype(np.int32), point.shape))
-        self._add("variate", np.broadcast_to(np.arange(variates, dtype=np.int32), point.shape))
-        self._add("cutoff", np.broadcast_to(self._panel.times[rows[:, :1] - 1][..., None], point.shape))
-        self._add("ds", np.broadcast_to(self._panel.times[rows][..., None], point.shape))
-        self._add("step", np.broadcast_to((steps + 1).astype(np.int32)[None, :, None], point.shape))
-        self._add("y", torch.where(prediction.batch.future_mask, actual, torch.nan).cpu().numpy())
-        self._add("forecast", point.cpu().numpy())
-        for percent in reversed(BANDS):
-            lower, upper = band(quantiles, percent)
-            self._add(f"lower_{percent}", lower.cpu().numpy())
-            self._add(f"upper_{percent}", upper.cpu().numpy())
+        mask = prediction.batch.future_mask
+        assert mask is not None
+        self._add("series", prediction.batch.series)
+        self._add("origin", prediction.batch.origin)
+        self._add("y", torch.where(mask, actual, torch.nan))
+        self._add("forecast", point)
+        if quantiles is not None:
+            for percent in reversed(BANDS):
+                for name, end in zip(("lower", "upper"), band(quantiles, percent), strict=True):
+                    self._add(f"{name}_{percent}", end)
 
     def frame(self) -> "polars.DataFrame":
         """All of it, one row per origin, step and variate."""
         import polars as pl
 
-        columns = {name: np.concatenate(parts) for name, parts in self._columns.items()}
-        names = {"unique_id": self._panel.ids, "variate": self._panel.variates}
-        return pl.DataFrame(columns).with_columns(
-            *[pl.Series(list(known), dtype=pl.String).gather(columns[name]).alias(name) for name, known in names.items()])
+        found = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        series, origin = found.pop("series"), found.pop("origin")
+        shape = found["y"].shape  # (W, H, C)
+        times, steps = self._panel.times.astype("datetime64[us]"), np.arange(shape[1])
+        rows = (self._panel.offsets.numpy()[series] + origin)[:, None] + steps  # (W, H)
 
-    def _add(self, name: str, values: np.ndarray) -> None:
-        flat = values.reshape(-1)
-        self._columns.setdefault(name, []).append(flat.astype("datetime64[us]") if flat.dtype.kind == "M" else flat)
+        def spread(values: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(values, shape).reshape(-1)
 
+        columns = {
+            "unique_id": _named(spread(series.astype(np.uint32)[:, None, None]), self._panel.ids),
+            "variate": _named(spread(np.arange(shape[2], dtype=np.uint32)), self._panel.variates),
+            "cutoff": spread(times[rows[:, :1] - 1][..., None]), "ds": spread(times[rows][..., None]),
+            "step": spread((steps + 1).astype(np.int32)[:, None])}
+        return pl.DataFrame(columns | {name: values.reshape(-1) for name, values in found.items()})
+
+    def _add(self, name: str, values: Tensor) -> None:
+        self._parts.setdefault(name, []).append(values.cpu().numpy())
+
+
+def _named(codes: np.ndarray, names: tuple[str, ...]) -> "polars.Series":
+    """Names for codes as an enumeration: a few bytes for each row, not a string."""
+    import polars as pl
+
+    return pl.Series(codes).cat.to(pl.Enum(list(names)))

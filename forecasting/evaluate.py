@@ -14,7 +14,7 @@ from forecasting import metrics
 from forecasting.engine import Prediction
 from forecasting.intervals import BANDS, LEVEL_TENSOR, Intervals, band
 
-Sink = Callable[[Prediction, Tensor, Tensor, Tensor], None]
+Sink = Callable[[Prediction, Tensor, Tensor, Tensor | None], None]
 
 
 @dataclass
@@ -68,7 +68,7 @@ def seasonal_scales(panel: Panel, rows: list[tuple[int, int]], season: int) -> T
     return torch.stack(scales)
 
 
-def evaluate(predictions: Iterable[Prediction], scaler: Scaler, intervals: Intervals, scales: Tensor, variates: tuple[str, ...],
+def evaluate(predictions: Iterable[Prediction], scaler: Scaler, intervals: Intervals | None, scales: Tensor, variates: tuple[str, ...],
              sink: Sink | None = None) -> Scores:
     """Scores every window.
 
@@ -77,6 +77,7 @@ def evaluate(predictions: Iterable[Prediction], scaler: Scaler, intervals: Inter
 
     Args:
         predictions: In the order of the windows; see `engine.predict`.
+        intervals: None leaves out CRPS and coverage.
         scales: ``(S, C)`` from `seasonal_scales`.
         sink: Called with each prediction and its actual values, point forecast and quantiles in original units.
     """
@@ -85,18 +86,18 @@ def evaluate(predictions: Iterable[Prediction], scaler: Scaler, intervals: Inter
     for prediction in predictions:
         batch = prediction.batch
         assert batch.future is not None and batch.future_mask is not None
-        quantiles = intervals.quantiles(prediction)  # (B, H, C, Q), scaled
         actual = scaler.inverse(batch.future, batch.series)
         point = scaler.inverse(prediction.point, batch.series)
-        original = scaler.inverse(quantiles, batch.series)
+        # (B, H, C, Q), original units
+        quantiles = None if intervals is None else scaler.inverse(intervals.quantiles(prediction), batch.series)
         mask = batch.future_mask
-        values = _errors(batch.future, prediction.point, actual, point, original, scales.to(actual)[batch.series][:, None])
+        values = _errors(batch.future, prediction.point, actual, point, quantiles, scales.to(actual)[batch.series][:, None])
         totals = totals or _Totals(list(values), mask.shape[1:], len(scales), mask.device)
         totals.add(values, mask, batch.series)
         origin_mse.append(metrics.masked_mean(values["mse"], mask, (1, 2)).cpu())
         origin_mae.append(metrics.masked_mean(values["mae"], mask, (1, 2)).cpu())
         if sink:
-            sink(prediction, actual, point, original)
+            sink(prediction, actual, point, quantiles)
     assert totals is not None
     return Scores(variates, {k: v.cpu() for k, v in totals.sums.items()}, totals.counts.cpu(),
                   {k: v.cpu() for k, v in totals.series_sums.items()}, totals.series_counts.cpu(),
@@ -113,18 +114,21 @@ def summary(scores: dict[str, Scores], reference: str = "seasonal_naive") -> dic
     for row in table.values():
         if base:
             row["skill_mae"] = 1 - row["mase"] / base["mase"]
-            row["skill_crps"] = 1 - row["scaled_crps"] / base["scaled_crps"]
+            if "scaled_crps" in row and "scaled_crps" in base:
+                row["skill_crps"] = 1 - row["scaled_crps"] / base["scaled_crps"]
     return {"scores": table, "by_step": {name: model.by_step() for name, model in scores.items()},
             "by_variate": {name: model.by_variate() for name, model in scores.items()}}
 
 
-def _errors(future: Tensor, forecast: Tensor, actual: Tensor, point: Tensor, quantiles: Tensor, scale: Tensor) -> dict[str, Tensor]:
-    levels = LEVEL_TENSOR.to(quantiles)
+def _errors(future: Tensor, forecast: Tensor, actual: Tensor, point: Tensor, quantiles: Tensor | None,
+            scale: Tensor) -> dict[str, Tensor]:
     absolute = metrics.absolute_error(actual, point)
-    crps = metrics.crps_from_quantiles(actual, quantiles, levels)
     values = {"mse": metrics.squared_error(future, forecast), "mae": metrics.absolute_error(future, forecast),
-              "mae_original": absolute, "mase": absolute / scale, "smape": metrics.symmetric_percentage_error(actual, point),
-              "crps": crps, "scaled_crps": crps / scale}
+              "mae_original": absolute, "mase": absolute / scale, "smape": metrics.symmetric_percentage_error(actual, point)}
+    if quantiles is None:
+        return values
+    crps = metrics.crps_from_quantiles(actual, quantiles, LEVEL_TENSOR.to(quantiles))
+    values |= {"crps": crps, "scaled_crps": crps / scale}
     for percent in BANDS:
         lower, upper = band(quantiles, percent)
         values[f"coverage_{percent}"] = metrics.coverage(actual, lower, upper).float()

@@ -89,11 +89,9 @@ class Predictor:
         """
         series = self.check(series, horizon)
         steps = self.horizon if horizon is None else horizon
-        panel = panels.of(series, self.horizon, self.schema["calendar"], self.config.holidays)
-        scaler = self.scaler.match(panel)
-        scaled = scaler.apply(panel).to(self.device)
+        intervals = self._intervals(series)
+        panel, scaled, scaler = self._panel(series, int(self.schema["lookback"]))
         windows = forecast_windows(scaled, int(self.schema["lookback"]), self.horizon, int(self.schema["min_history"]))
-        intervals = self._intervals(series, scaled)
         levels = LEVEL_TENSOR if self.config.intervals.method == "head" else None
         found = list(predict(self.model, windows, levels=levels))
         point = torch.cat([p.point for p in found])
@@ -116,7 +114,7 @@ class Predictor:
         if extra:
             warnings.warn(f"{_source(data)}: {', '.join(extra)} {'was' if len(extra) == 1 else 'were'} not part of the training "
                           "and are left out", ForetideWarning, stacklevel=3)
-        chosen = data.sel(variate=wanted)
+        chosen = data if present == wanted else data.sel(variate=wanted)
         for name, trained, found in zip(wanted, self.schema["units"], chosen["unit"].values.tolist(), strict=True):
             if trained and found and trained != found:
                 raise ForetideError(f"{_source(data)}: {name!r} is in {found!r}, the model was trained on {trained!r}; convert the column, "
@@ -128,16 +126,24 @@ class Predictor:
                 raise ForetideError(f"{_source(data)}: the {kind} covariate {absent[0]!r} is missing, with which the model was trained; "
                                     f"add the column and name it with --reader.{kind}")
         # units that only the training knew are carried over, so that they survive to the forecast
+        if not any(self.schema["units"]):
+            return chosen
         units = [found or trained for trained, found in zip(self.schema["units"], chosen["unit"].values.tolist(), strict=True)]
         return chosen.assign_coords(unit=("variate", np.array(units, dtype=object)))
 
-    def _intervals(self, series: Series, scaled: Panel) -> Intervals:
+    def _panel(self, series: Series, tail: int | None = None) -> tuple[Panel, Panel, Scaler]:
+        """The series as tensors, in original and in scaled units, with the scaler that belongs to them."""
+        panel = panels.of(series, self.horizon, self.schema["calendar"], self.config.holidays, tail)
+        scaler = self.scaler.match(panel)
+        return panel, scaler.apply(panel).to(self.device), scaler
+
+    def _intervals(self, series: Series) -> Intervals:
         method = self.config.intervals.method
         if method != "adaptive" or isinstance(series, LongSeries):
-            return self.calibration.intervals(method, len(scaled.ids))
-        key = (str(series.attrs["checksum"]), str(scaled.times[int(scaled.ends[0]) - 1]))
+            return self.calibration.intervals(method, 2 if isinstance(series, LongSeries) else 1)
+        key = (str(series.attrs["checksum"]), str(series["time"].values[schema.last_observed(series)]))
         if self._followed is None or self._followed[0] != key:
-            self._followed = (key, self._follow(scaled))
+            self._followed = (key, self._follow(self._panel(series)[1]))
         return self._followed[1]
 
     def _follow(self, scaled: Panel) -> Intervals:

@@ -155,7 +155,7 @@ class BacktestResult:
 
 
 def backtest(data: str, model: str = "champion", project: str | None = None, stride: int = 1, origins: int | None = None, refits: int = 0,
-             output: Path | None = None, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY,
+             intervals: bool = True, baseline: bool = True, output: Path | None = None, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY,
              device: str = "cpu") -> BacktestResult:
     """Forecasts from rolling origins over the test part, with or without training anew, and scores them beside seasonal naive.
 
@@ -166,6 +166,8 @@ def backtest(data: str, model: str = "champion", project: str | None = None, str
         stride: Rows between two origins.
         origins: Only the last so many origins.
         refits: How often the model is trained anew, on all rows before each equal share of the test part; 0 never.
+        intervals: Make and score intervals.
+        baseline: Score seasonal naive beside the model.
         output: Write every forecast to this file: .parquet or .csv.
         reader: How to read the data; by default as in training.
         quality: What to do about problems in the data; by default as in training.
@@ -180,7 +182,8 @@ def backtest(data: str, model: str = "champion", project: str | None = None, str
         if output.suffix.lower() == ".nc":
             raise ForetideError(f"--output: found {output.name!r}, expected a name that ends in .parquet or .csv")
     series, predictor, label = _load(data, model, project, reader, quality, device)
-    metrics, frame = rolling_backtest(predictor, series, data, stride=stride, origins=origins, refits=refits)
+    metrics, frame = rolling_backtest(predictor, series, data, stride=stride, origins=origins, refits=refits, intervals=intervals,
+                                      baseline=baseline)
     if output:
         with atomic_path(output) as temporary:
             (frame.write_csv if output.suffix.lower() == ".csv" else frame.write_parquet)(temporary)
