@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
 OWN_FILE = (
-    ("Check the file: time stamps, gaps, text in number columns, sentinels.", "foretide data check --data mine.csv"),
-    ("Train, score beside the baselines, and register the result.",
-     "foretide train --data mine.csv --model itransformer --lookback 96 --horizon 96"),
+    ("Check the file: time stamps, gaps, text in number columns, sentinels.", "foretide data check mine.csv"),
+    ("Train, score beside the baselines, and make the model the champion of its project.",
+     "foretide train --data mine.csv --lookback 96 --horizon 48 --promote"),
     ("Forecast what follows the last row, in original units with intervals.",
-     "foretide forecast --model champion --data mine.csv --horizon 48 --output forecast.parquet"),
+     "foretide forecast --data mine.csv --output forecast.parquet"),
 )
 _TEMPLATES = Path(__file__).parent / "templates"
 _TONES = {"better": "good", "worse": "bad", "no clear difference": "even"}

@@ -30,18 +30,14 @@ class DemoResult:
     seconds: float
 
     def __str__(self) -> str:
+        from app.report import OWN_FILE
         from app.tables import text_facts
 
-        project = self.train.project
-        own = {
-            "check your file": "foretide data check mine.csv",
-            "train on it": "foretide train --data mine.csv --horizon 48 --promote true",
-            "forecast it": "foretide forecast --data mine.csv --output forecast.parquet",
-            "see all runs": "foretide runs list",
-        }
-        return "\n".join([
-            self.train.sentence, "", f"Version {self.train.version} of project {project} is its champion. Done in {self.seconds:.0f} s.", "",
-            text_facts({name: str(path) for name, path in self.files.items()}), "", "The same on your own file:", text_facts(own)])
+        lines = [self.train.sentence, "",
+                 f"Version {self.train.version} of project {self.train.project} is its champion. Done in {self.seconds:.0f} s.", "",
+                 text_facts({name: str(path) for name, path in self.files.items()}), "", "The same on your own file:"]
+        lines += [f"  {command:<70}  {purpose}" for purpose, command in OWN_FILE]
+        return "\n".join(lines)
 
 
 def demo(output: Path = Path("foretide-demo")) -> DemoResult:
@@ -111,7 +107,7 @@ def _write(output: Path, outcome: "Outcome", result: TrainResult, made: _Forecas
             forecast=made.future, history=history, metrics=stored.metrics, quality=prepared.report, run=stored.run, config=stored.config,
             naive=made.future_naive, check=made.check, check_naive=made.check_naive, variate=SHOWN,
             files=["forecast.parquet", "forecast.nc"])}
-    figure = figures.forecast_picture(history, made.future, SHOWN)
+    figure = figures.forecast_picture(history, made.future, SHOWN, sentence=result.sentence)
     picture = output / "forecast.png"
     written["picture"] = picture if write_picture(picture, figure) else picture_hint()
     written["model"] = outcome.folder
