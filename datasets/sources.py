@@ -44,8 +44,10 @@ def load(data: str | Path, reader: ReaderOptions | None = None, quality: Quality
     Raises:
         ForetideError: Whatever the user can mend, in one line.
     """
-    name, group = _split(str(data))
-    entry = _entry(name)
+    from datasets import catalog
+
+    _, group = _split(str(data))
+    entry = catalog.known(str(data))
     if entry is None:
         return _file(data, reader or ReaderOptions(), quality or QualityOptions())
     return _catalogued(entry, group, reader, quality or QualityOptions())
@@ -59,11 +61,11 @@ def open_table(data: str | Path, reader: ReaderOptions | None = None) -> RawTabl
     Raises:
         ForetideError: It cannot be read as a table.
     """
-    entry = _entry(_split(str(data))[0])
-    if entry is None:
-        return _with_units(readers.read_table(data, reader), data, reader or ReaderOptions())
     from datasets import catalog
 
+    entry = catalog.known(str(data))
+    if entry is None:
+        return _with_units(readers.read_table(data, reader), data, reader or ReaderOptions())
     path = catalog.locate(entry)
     options = _options(entry, reader)
     return replace(_with_units(readers.read_table(path, options), path, options), title=entry.name)
@@ -72,12 +74,6 @@ def open_table(data: str | Path, reader: ReaderOptions | None = None) -> RawTabl
 def _split(data: str) -> tuple[str, str | None]:
     name, colon, group = data.partition(":")
     return (name, group) if colon and re.fullmatch(r"\w+", name) and re.fullmatch(r"\w+", group) else (data, None)
-
-
-def _entry(name: str) -> "Entry | None":
-    from datasets import catalog
-
-    return next((entry for entry in catalog.ENTRIES.values() if entry.name.lower() == name.lower()), None)
 
 
 def _options(entry: "Entry", reader: ReaderOptions | None) -> ReaderOptions:
@@ -113,6 +109,12 @@ def _catalogued(entry: "Entry", group: str | None, reader: ReaderOptions | None,
 def _file(data: str | Path, reader: ReaderOptions, options: QualityOptions) -> Loaded:
     if "://" not in str(data) and not os.path.exists(os.path.expanduser(data)):
         raise ForetideError(f"{data}: there is no such file or folder{_hint(str(data))}")
+    if str(data).endswith(".nc"):
+        from datasets import canonical, catalog
+
+        series = canonical.read(Path(data).expanduser())
+        if series is not None:
+            return Loaded(series, _report(series), catalog.known(str(series.attrs["title"])))
     if readers.is_field(data, reader):
         return _field(Path(data).expanduser(), reader)
     return _checked(_with_units(readers.read_table(data, reader), data, reader), reader, options, None)
@@ -173,18 +175,15 @@ def _as_table(made: xr.Dataset | LongSeries) -> RawTable:
 
 
 def _field(path: Path, reader: ReaderOptions) -> Loaded:
-    field = readers.read_field(path, reader)
-    times = np.datetime_as_string(field["time"].values[[0, -1]], unit="s")
-    report = QualityReport(
-        path.name,
-        field.sizes["time"],
-        1,
-        tuple(map(str, field.data_vars)),
-        times[0].replace("T", " "),
-        times[1].replace("T", " "),
-        field.attrs["frequency"],
-    )
-    return Loaded(field, report)
+    field = readers.read_field(path, reader).assign_attrs(source=path.name)
+    return Loaded(field, _report(field))
+
+
+def _report(data: xr.Dataset) -> QualityReport:
+    """A report without findings, of data that needs no check: a field, or a series that was checked when it was exported."""
+    first, last = (str(time).replace("T", " ") for time in np.datetime_as_string(data["time"].values[[0, -1]], unit="s"))
+    names = data["variate"].values if "variate" in data.coords else data.data_vars
+    return QualityReport(str(data.attrs["source"]), data.sizes["time"], 1, tuple(map(str, names)), first, last, str(data.attrs["frequency"]))
 
 
 def _with_units(table: RawTable, data: str | Path, reader: ReaderOptions) -> RawTable:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.actions.done import Done
 from datasets.errors import ForetideError
 from datasets.quality import QualityOptions
 from datasets.readers import ReaderOptions
@@ -126,3 +127,21 @@ def check(data: str, reader: ReaderOptions = READER, quality: QualityOptions = Q
         with atomic_path(output) as temporary:
             temporary.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     return CheckResult(report)
+
+
+def export(data: str, output: Path, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY) -> Done:
+    """Writes a dataset, checked and repaired, as one NetCDF file that a compute node without polars can train on.
+
+    Args:
+        data: Name of a catalogued dataset, or a file, folder or database URL.
+        output: The file, ending in .nc.
+        reader: How to read a file.
+        quality: What to do about problems in the data.
+    """
+    from datasets import canonical, sources
+    from datasets.schema import LongSeries
+
+    series = sources.load(data, reader, quality).series
+    if isinstance(series, LongSeries):
+        raise ForetideError(f"{data}: holds many series; only one table of variates can be exported")
+    return Done(f"wrote {canonical.write(series, output)}: {series.sizes['time']:,} rows of {series.sizes['variate']} variates")

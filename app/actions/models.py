@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.actions.runs import Done
+from app.actions.done import Done
 from app.registry import CHAMPION, Promotion, Version
 
 

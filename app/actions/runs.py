@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.actions.done import Done
 from datasets.errors import ForetideError
 
 if TYPE_CHECKING:
@@ -66,16 +67,6 @@ def show_run(run_id: str) -> RunDetails:
     from app.runs import RunStore
 
     return RunDetails(RunStore().show(run_id))
-
-
-@dataclass(frozen=True)
-class Done:
-    """Something that has been done, in words."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def import_run(folder: Path) -> Done:
