@@ -90,5 +90,5 @@ def test_a_field_carries_its_tuning_range() -> None:
 
 def test_a_value_out_of_range_says_what_was_expected() -> None:
     require(True, "x", 1, "anything")
-    with pytest.raises(ForetideError, match="training.batch_size: found 0, expected at least 1"):
+    with pytest.raises(ForetideError, match=r"training\.batch_size: found 0, expected at least 1"):
         require(False, "training.batch_size", 0, "at least 1")

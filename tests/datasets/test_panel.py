@@ -1,5 +1,7 @@
 """Flat tensors of one or many series: what is observed, where each series lies, and what follows its end."""
 
+from datetime import datetime, timedelta
+
 import numpy as np
 import polars as pl
 import pytest
@@ -17,13 +19,16 @@ def table(**covariates: object) -> xr.Dataset:
     values = np.arange(16.0).reshape(8, 2)
     values[3, 0] = np.nan
     values[6:] = np.nan
-    return schema.series(values, STAMPS, ["a", "b"], units={"b": "kW"}, title="t", source="t.csv", **covariates)  # type: ignore[arg-type]
+    return schema.series(values, STAMPS, ["a", "b"], units={"b": "kW"}, title="t", source="t.csv",
+                         **covariates)  # type: ignore[arg-type]
 
 
 def frame(lengths: dict[str, int], start: str = "2024-01-30", **columns: list[float]) -> pl.DataFrame:
-    rows = [{"unique_id": name, "ds": np.datetime64(start, "us").item() + row * np.timedelta64(1, "D").item(),
-             "y": 10.0 * number + row} for number, (name, length) in enumerate(lengths.items()) for row in range(length)]
-    return pl.DataFrame(rows).with_columns(pl.col("ds").cast(pl.Datetime("us")), **{k: pl.Series(v) for k, v in columns.items()})
+    first = datetime.fromisoformat(start)
+    rows = [{"unique_id": name, "ds": first + timedelta(days=row), "y": 10.0 * number + row}
+            for number, (name, length) in enumerate(lengths.items()) for row in range(length)]
+    made = pl.DataFrame(rows).with_columns(pl.col("ds").cast(pl.Datetime("us")))
+    return made.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
 
 
 def test_a_table_is_a_panel_of_one_series() -> None:

@@ -48,8 +48,8 @@ def test_what_does_not_fit_is_named_in_one_line(change: object, words: str) -> N
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("alias", ["s", "10s", "min", "5min", "15min", "30min", "h", "6h", "D", "7D", "W-TUE", "MS", "ME",
-                                   "QS", "YS", "B"])
+@pytest.mark.parametrize("alias", ["s", "10s", "min", "5min", "15min", "30min", "h", "6h", "D", "7D", "W-TUE", "MS",
+                                   "ME", "QS", "YS", "B"])
 def test_a_frequency_continues_the_grid_that_it_was_inferred_from(alias: str) -> None:
     whole = grid(alias, 60, start="2023-10-27")
     found = schema.infer_frequency(whole[:40])
@@ -84,8 +84,9 @@ def test_two_names_of_one_step(one: str, other: str, same: bool) -> None:
     assert schema.same_frequency(one, other) is same
 
 
-@pytest.mark.parametrize(("alias", "rows"), [("5min", 288), ("10min", 144), ("15min", 96), ("h", 24), ("3h", 8), ("D", 7),
-                                             ("7D", 52), ("W-TUE", 52), ("MS", 12), ("ME", 12), ("QS", 4), ("YS", 1), ("B", 5)])
+@pytest.mark.parametrize(("alias", "rows"), [
+    ("5min", 288), ("10min", 144), ("15min", 96), ("h", 24), ("3h", 8), ("D", 7), ("7D", 52), ("W-TUE", 52), ("MS", 12),
+    ("ME", 12), ("QS", 4), ("YS", 1), ("B", 5)])
 def test_the_usual_season(alias: str, rows: int) -> None:
     assert schema.season_of(alias) == rows
 

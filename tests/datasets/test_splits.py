@@ -64,7 +64,8 @@ def test_dates_that_make_no_split_are_refused(validation: str, test: str, words:
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=8), st.integers(1, 30), st.integers(1, 3), st.integers(1, 3))
-def test_a_panel_gives_the_last_horizons_of_each_series(lengths: list[int], horizon: int, validation: int, test: int) -> None:
+def test_a_panel_gives_the_last_horizons_of_each_series(lengths: list[int], horizon: int, validation: int,
+                                                        test: int) -> None:
     for length, made in zip(lengths, panel_borders(lengths, horizon, validation, test), strict=True):
         assert made.train[0] == 0 and made.train[1] == made.validation[0] and made.validation[1] == made.test[0]
         assert made.test[1] == length

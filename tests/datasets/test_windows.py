@@ -20,7 +20,8 @@ from datasets.windows import Windows, forecast_windows, part_windows
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
-def one(rows: int, variates: int = 2, *, holes: Sequence[tuple[int, int]] = (), horizon: int = 0, **covariates: object) -> Panel:
+def one(rows: int, variates: int = 2, *, holes: Sequence[tuple[int, int]] = (), horizon: int = 0,
+        **covariates: object) -> Panel:
     """A panel of one series, whose value in row r of variate c is 100 r + c."""
     values = 100.0 * np.arange(rows)[:, None] + np.arange(variates)
     for row, variate in holes:
@@ -94,14 +95,16 @@ def test_any_order_of_indices_gives_the_same_windows() -> None:
 def test_counts_are_those_of_the_published_ett_loader(lookback: int, horizon: int) -> None:
     borders, panel = Split(8640, 2880, 2880).borders(17420), one(17420, 1)
     counts = {part: len(part_windows(panel, [borders], part, lookback, horizon)) for part in PARTS}
-    # rows between border1 and border2, less lookback and horizon, plus one; validation and test begin a lookback early
-    assert counts == {"train": 8640 - lookback - horizon + 1, "validation": 2880 - horizon + 1, "test": 2880 - horizon + 1}
+    # rows between its two borders, less lookback and horizon, plus one; validation and test begin a lookback early
+    later = 2880 - horizon + 1
+    assert counts == {"train": 8640 - lookback - horizon + 1, "validation": later, "test": later}
     if (lookback, horizon) == (96, 96):
         assert tuple(counts.values()) == (8449, 2785, 2785)
 
 
-@pytest.mark.parametrize("borders", [Ratio().borders(203), Ratio(0.6, 0.2, 0.2, overlap=False, rounding="edges").borders(203),
-                                     Ratio(rounding="parts").borders(203), Split(100, 40, 40).borders(203)])
+@pytest.mark.parametrize("borders", [
+    Ratio().borders(203), Ratio(0.6, 0.2, 0.2, overlap=False, rounding="edges").borders(203),
+    Ratio(rounding="parts").borders(203), Split(100, 40, 40).borders(203)])
 def test_no_window_of_a_part_is_dropped_and_none_leaves_it(borders: Borders) -> None:
     panel, lookback, horizon = one(203, 1), 13, 5
     for part in PARTS:
