@@ -74,7 +74,7 @@ class Outcome:
 
 
 def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: str | None = None, command: str | None = None,
-        visible: bool = True, stages: Stages | None = None) -> Outcome | None:
+        visible: bool = True, stages: Stages | None = None, fresh: bool = False) -> Outcome | None:
     """Trains, calibrates, scores on every test window beside baselines, and writes the artifact.
 
     Args:
@@ -82,6 +82,7 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
         work: For checkpoints; a broken run with the same configuration and data continues from there.
         command: What a person would type to repeat the run; by default the one that started this process.
         visible: Whether progress is printed.
+        fresh: Whether to start over, even if such a broken run is there.
 
     Returns:
         None in the helper processes of a training on several devices.
@@ -97,6 +98,8 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
         check_model(config, prepared)
         check_baselines(config, prepared)
     work = (work or folder.with_name(f".{folder.name}.work")) / f"{_digest(config)}-{_checksum(prepared)[:12]}"
+    if fresh:
+        shutil.rmtree(work, ignore_errors=True)
     with stages.stage(f"train {config.model}"):
         trained = train_model(config, prepared, work, visible)
     if not trained.fitted.is_main:
