@@ -205,7 +205,5 @@ def rate_factor(options: TrainingOptions, epoch: int) -> float:
     if options.schedule == "halving":
         return float(0.5 ** max(0, epoch - 1))
     if options.schedule == "cosine":
-        import math
-
         return 0.5 * (1 + math.cos(math.pi * min(epoch, options.max_epochs) / options.max_epochs))
     return 1.0

@@ -116,7 +116,8 @@ class StudentTHead(Head):
     def quantiles(self, output: Tensor, levels: Tensor, points: int = 64) -> Tensor:
         """Quantiles of the mixture from ``points`` equally likely support points of each component.
 
-        Deterministic, and the same whatever else is in the batch, which sampling would not be.
+        Deterministic, and the same whatever else is in the batch, which sampling would not be. The share of the mixture
+        below a quantile is within 0.001 of its level for one component, and within 0.01 for several.
         """
         log_weights, location, scale, freedom = self._parameters(output)
         grid = (torch.arange(points, device=output.device) + 0.5) / points
@@ -135,7 +136,7 @@ class StudentTHead(Head):
 def student_t_quantile(level: Tensor, freedom: Tensor) -> Tensor:
     """Quantiles of Student's t by Hill's asymptotic expansion (CACM 13, 1970, algorithm 396).
 
-    Relative error below 1e-3 for more than two degrees of freedom.
+    Relative error below 1e-4 from 2.5 degrees of freedom on, and below 1.4e-3 for all above two.
     """
     tail = 2 * torch.minimum(level, 1 - level)
     a = 1 / (freedom - 0.5)

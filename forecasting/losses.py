@@ -11,18 +11,18 @@ from torch import Tensor
 
 def squared(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Sum of squared errors; all tensors ``(B, H, C)``."""
-    return _masked_sum((output - target) ** 2, mask)
+    return (_error(output, target, mask) ** 2).sum()
 
 
 def absolute(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Sum of absolute errors; all tensors ``(B, H, C)``."""
-    return _masked_sum((output - target).abs(), mask)
+    return _error(output, target, mask).abs().sum()
 
 
 def huber(output: Tensor, target: Tensor, mask: Tensor, delta: float) -> Tensor:
     """Sum of Huber losses (Huber, 1964): square below ``delta``, absolute above."""
-    error = (output - target).abs()
-    return _masked_sum(torch.where(error <= delta, 0.5 * error**2, delta * (error - 0.5 * delta)), mask)
+    error = _error(output, target, mask).abs()
+    return torch.where(error <= delta, 0.5 * error**2, delta * (error - 0.5 * delta)).sum()
 
 
 def pinball(output: Tensor, target: Tensor, mask: Tensor, levels: Tensor) -> Tensor:
@@ -33,19 +33,20 @@ def pinball(output: Tensor, target: Tensor, mask: Tensor, levels: Tensor) -> Ten
         target, mask: ``(B, H, C)``.
         levels: ``(Q,)``.
     """
-    error = target[..., None] - output
-    return _masked_sum(torch.maximum(levels * error, (levels - 1) * error).mean(-1), mask)
+    error = -_error(output, target[..., None], mask[..., None])
+    return torch.maximum(levels * error, (levels - 1) * error).mean(-1).sum()
 
 
 def student_t_mixture(log_weights: Tensor, location: Tensor, scale: Tensor, freedom: Tensor, target: Tensor,
                       mask: Tensor) -> Tensor:
     """Sum of negative log-likelihoods of a mixture of Student-t distributions; parameters ``(B, H, C, K)``."""
-    z = (target[..., None] - location) / scale
+    z = _error(location, target[..., None], mask[..., None]) / scale
     log_density = (torch.lgamma((freedom + 1) / 2) - torch.lgamma(freedom / 2) - 0.5 * torch.log(freedom * math.pi)
                    - torch.log(scale) - (freedom + 1) / 2 * torch.log1p(z**2 / freedom))
-    return _masked_sum(-torch.logsumexp(log_weights + log_density, dim=-1), mask)
+    return torch.where(mask, -torch.logsumexp(log_weights + log_density, dim=-1), 0.0).sum()
 
 
-def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    # where, not a product: an unobserved target may be NaN, and NaN times 0 is NaN
-    return torch.where(mask, values, 0.0).sum()
+def _error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Output less target, 0 where it is not scored."""
+    # masked before anything is made of it: an unobserved target may be NaN, and later the gradient would be NaN too
+    return torch.where(mask, output - target, 0.0)

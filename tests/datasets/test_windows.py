@@ -116,7 +116,8 @@ def test_no_window_of_a_part_is_dropped_and_none_leaves_it(borders: Borders) -> 
 
 
 def test_a_part_without_a_window_says_how_many_rows_are_needed() -> None:
-    with pytest.raises(ForetideError, match="test part holds no window: lookback 20 \\+ horizon 50 = 70 rows are needed"):
+    words = r"test part holds no window: lookback 20 \+ horizon 50 = 70 rows are needed"
+    with pytest.raises(ForetideError, match=words):
         part_windows(one(203), [Ratio().borders(203)], "test", 20, 50)
 
 
