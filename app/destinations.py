@@ -49,8 +49,8 @@ def to_frame(forecast: "xarray.Dataset") -> "polars.DataFrame":
     """A forecast in long form.
 
     Returns:
-        One row per series, variate and step: ``unique_id`` (many series) or ``variate``, ``unit``, ``origin``, ``ds``, ``forecast``,
-        ``median`` and the ends of the 50, 80 and 95 % intervals, in original units.
+        One row per series, variate and step: ``unique_id`` (many series) or ``variate``, ``unit``, ``origin``, ``ds``,
+        ``forecast``, ``median`` and the ends of the 50, 80 and 95 % intervals, in original units.
     """
     import polars as pl
 
@@ -60,17 +60,19 @@ def to_frame(forecast: "xarray.Dataset") -> "polars.DataFrame":
     point = forecast["forecast"].values[..., 0] if many else forecast["forecast"].values.T  # (groups, H)
     times = forecast["ds"].values if many else np.broadcast_to(forecast["time"].values, (len(groups), steps))
     units = [str(forecast["unit"].values[0])] * len(groups) if many else [str(unit) for unit in forecast["unit"].values]
+    last = forecast["origin"].values if many else np.array([np.datetime64(forecast.attrs["origin"])] * len(groups))
     columns: dict[str, Any] = {
         "unique_id" if many else "variate": np.repeat(np.array(groups, dtype=object), steps),
-        "unit": np.repeat(np.array(units, dtype=object), steps), "ds": times.reshape(-1).astype("datetime64[us]"),
+        "unit": np.repeat(np.array(units, dtype=object), steps), "origin": np.repeat(last, steps).astype("datetime64[us]"),
+        "ds": times.reshape(-1).astype("datetime64[us]"),
         "forecast": point.reshape(-1)}
     if "quantile" in forecast:
-        table = forecast["quantile"].values[:, :, 0] if many else forecast["quantile"].values.transpose(1, 0, 2)  # (groups, H, Q)
+        table = forecast["quantile"].values  # (groups, H, 1, Q) or (H, groups, Q)
+        table = table[:, :, 0] if many else table.transpose(1, 0, 2)
         for name, level in _columns():
             place = int(np.argmin(np.abs(forecast["level"].values - level)))
             columns[name] = table[..., place].reshape(-1)
-    frame = pl.DataFrame(columns)
-    return frame.with_columns(pl.lit(np.datetime64(forecast.attrs["origin"], "us")).alias("origin"))
+    return pl.DataFrame(columns)
 
 
 def _columns() -> list[tuple[str, float]]:

@@ -85,7 +85,8 @@ class Predictor:
 
         Returns:
             ``forecast (time, variate)``, ``quantile (time, variate, level)`` and, if asked for, ``sample (sample, time, variate)``,
-            in original units; with a leading dim ``unique_id`` and a coordinate ``ds (unique_id, step)`` for many series.
+            in original units; with a leading dim ``unique_id`` and coordinates ``ds (unique_id, step)`` and
+            ``origin (unique_id)`` for many series.
         """
         series = self.check(series, horizon)
         steps = self.horizon if horizon is None else horizon
@@ -166,8 +167,12 @@ class Predictor:
                  "time_zone": source.get("time_zone", ""), "model": self.config.model, "run_id": self.run_id,
                  "project": self.schema["project"], "intervals": self.config.intervals.method,
                  "origin": str(panel.times[origins[0] - 1])[:19], "code_version": self.schema["code_version"]}
-        return forecast_dataset({name: table.double().numpy() for name, table in tables.items()}, times, panel, attrs,
+        made = forecast_dataset({name: table.double().numpy() for name, table in tables.items()}, times, panel, attrs,
                                 long=isinstance(series, LongSeries))
+        if isinstance(series, LongSeries):
+            # the series of a panel may end at different times
+            made = made.assign_coords(origin=("unique_id", panel.times[np.array(origins) - 1]))
+        return made
 
 
 def forecast_dataset(tables: dict[str, np.ndarray], times: np.ndarray, panel: Panel, attrs: dict[str, str], *,
