@@ -1,21 +1,25 @@
-"""The command line: typed functions become commands, through jsonargparse.
+"""The command line: each typed function of `app.actions` is a command.
 
 Only the module of the command that is asked for is imported, so that help and the light commands answer at once.
 """
 
+import errno
 import importlib
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from inspect import Parameter, signature
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datasets.errors import ForetideError, ForetideWarning
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from app.options import Options
+
+# what the machine refuses, whatever file it is about
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True)
@@ -25,40 +29,62 @@ class Command:
     Args:
         name: The words that call it.
         function: Module under `app.actions`, and the function in it.
-        positional: Whether its required arguments are given without a flag.
         help: One line.
+        positional: Options that may be given without their flag, in order.
+        example: What follows the name in an example.
     """
 
     name: str
     function: str
-    positional: bool
     help: str
+    positional: tuple[str, ...] = ()
+    example: str = ""
+
+    @property
+    def prog(self) -> str:
+        """How it is typed."""
+        return f"foretide {self.name}"
 
 
 COMMANDS = (
-    Command("demo", "demo:demo", False, "train, score, register and forecast on the sample series, and write a report"),
-    Command("data list", "data:list_datasets", False, "list the catalogued datasets and which are here"),
-    Command("data describe", "data:describe", True, "extent, variates, split, quirks and licence of a dataset"),
-    Command("data check", "data:check", True, "find gaps, duplicates, sentinels, text and outliers, with row numbers"),
-    Command("train", "training:train", False, "train a model and score it on every test window beside baselines"),
-    Command("evaluate", "forecasting:evaluate", False, "score a stored model on the test part of a dataset"),
-    Command("backtest", "forecasting:backtest", False, "forecast from rolling origins and keep every forecast"),
-    Command("forecast", "forecasting:forecast", False, "forecast what follows the last row, with intervals"),
-    Command("compare", "runs:compare", False, "put runs side by side, with an interval for each difference"),
-    Command("runs list", "runs:list_runs", False, "list the runs in the store"),
-    Command("runs show", "runs:show_run", True, "show one run: scores, configuration, command, versions"),
-    Command("runs import", "runs:import_run", True, "take in a folder of results made elsewhere"),
-    Command("runs delete", "runs:delete_run", True, "delete a run and its artifact"),
-    Command("models list", "models:list_models", False, "list registered models, and the kinds that can be trained"),
-    Command("models register", "models:register", True, "make a run a version of its project's model"),
-    Command("models promote", "models:promote", True, "make a version the champion of its project"),
-    Command("models rollback", "models:rollback", True, "make the previous champion champion again"),
-    Command("models alias", "models:alias", True, "give a version a name of your own"),
-    Command("models show", "models:show", True, "show a version: data, sizes, scores, promotions"),
-    Command("models export", "models:export", True, "write a version as one archive"),
-    Command("models import", "models:import_model", True, "take in an exported model"),
-    Command("models delete", "models:delete", True, "delete a version from the registry"),
-    Command("doctor", "doctor:doctor", False, "show devices, versions, store and data, and what is wrong"),
+    Command("demo", "demo:demo", "train, score, register and forecast on the sample series, and write a report"),
+    Command("data list", "data:list_datasets", "list the catalogued datasets and which are here"),
+    Command("data describe", "data:describe", "extent, variates, split, quirks and licence of a dataset", ("data",),
+            "ETTh1"),
+    Command("data check", "data:check", "find gaps, duplicates, sentinels, text and outliers, with row numbers",
+            ("data",), "mine.csv"),
+    Command("data export", "data:export", "write a checked dataset as one file for a compute node", ("data", "output"),
+            "ETTh1 ETTh1.nc"),
+    Command("train", "training:train", "train a model and score it on every test window beside baselines", (),
+            "--data mine.csv --lookback 168 --horizon 48 --promote"),
+    Command("evaluate", "forecasting:evaluate", "score a stored model on the test part of a dataset", (),
+            "--data mine.csv"),
+    Command("backtest", "forecasting:backtest", "forecast from rolling origins and keep every forecast", (),
+            "--data mine.csv --stride 24 --output backtest.parquet"),
+    Command("forecast", "forecasting:forecast", "forecast what follows the last row, with intervals", (),
+            "--data mine.csv --horizon 48 --output forecast.parquet"),
+    Command("compare", "runs:compare", "put runs side by side, with an interval for each difference", ("runs",),
+            "--project mine"),
+    Command("runs list", "runs:list_runs", "list the runs in the store", (), "--project mine --order mse"),
+    Command("runs show", "runs:show_run", "show one run: scores, configuration, command, versions", ("run_id",),
+            "3f2a"),
+    Command("runs import", "runs:import_run", "take in a folder of results made elsewhere", ("folder",), "results/"),
+    Command("runs delete", "runs:delete_run", "delete a run and its artifact", ("run_id",), "3f2a"),
+    Command("models list", "models:list_models", "list registered models, and the kinds that can be trained"),
+    Command("models register", "models:register", "make a run a version of its project's model", ("run_id",),
+            "3f2a --promote"),
+    Command("models promote", "models:promote", "make a version the champion of its project", ("project", "version"),
+            "mine 2"),
+    Command("models rollback", "models:rollback", "make the previous champion champion again", ("project",), "mine"),
+    Command("models alias", "models:alias", "give a version a name of your own", ("project", "name", "version"),
+            "mine challenger 2"),
+    Command("models show", "models:show", "show a version: data, sizes, scores, promotions", ("project", "version"),
+            "mine"),
+    Command("models export", "models:export", "write a version as one archive", ("project", "output"),
+            "mine mine.tar.gz"),
+    Command("models import", "models:import_model", "take in an exported model", ("source",), "mine.tar.gz --promote"),
+    Command("models delete", "models:delete", "delete a version from the registry", ("project", "version"), "mine 1"),
+    Command("doctor", "doctor:doctor", "show devices, versions, store and data, and what is wrong"),
 )
 
 
@@ -67,54 +93,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     # idle threads of a parallel section sleep soon, so that a busy neighbour does not slow training tenfold
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        return _main(words)
-    except ForetideError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            return _main(words)
     except BrokenPipeError:
         # the reader of our output has gone, as 'head' does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted; the same command continues a training from its last epoch", file=sys.stderr)
+        training = words[:1] == ["train"]
+        print("interrupted" + ("; the same command continues from the last epoch" if training else ""), file=sys.stderr)
         return 130
+    except Exception as error:
+        explained = _explained(error)
+        if explained is None:
+            raise
+        print(f"error: {' '.join(str(explained).splitlines())}", file=sys.stderr)
+        return 2
 
 
 def _main(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if not words or words[0] in ("-h", "--help"):
         print(overview())
         return 0
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"foretide {version('foretide')}")
+        print(f"foretide {_version()}")
         return 0
     command, rest = find_command(words)
     if command is None:
         print(overview(words[0]))
         return 0
-    function = load(command)
-    parser = make_parser(command, function, rest)
-    result = call(function, parse(parser, rest))
-    if result is not None:
-        print(result)
+    printed = _run(command, rest)
+    if printed is not None:
+        print(printed)
     return 0
+
+
+def _run(command: Command, words: list[str]) -> Any:
+    """What a command has to say: its help, its options, or its result."""
+    from app.home import COMMAND
+    from app.words import HELP, PRINT
+
+    COMMAND.set(shlex.join([*command.prog.split(), *words]))
+    options = options_of(command, words)
+    if any(word in HELP for word in words):
+        from app.help import page
+
+        return page(options, f"{command.prog} {command.example}".rstrip())
+    given = options.parse([word for word in words if word != PRINT])
+    return given.to_yaml() if PRINT in words else options.function(**given.arguments())
 
 
 def overview(group: str | None = None) -> str:
     """The help of all commands, or of one group."""
     shown = [c for c in COMMANDS if group is None or c.name.split()[0] == group]
     width = max(len(c.name) for c in shown) + 2
-    lines = ["Foretide: forecasting that people can run.", "", "usage: foretide COMMAND [options]", ""] if group is None else \
-        [f"usage: foretide {group} COMMAND [options]", ""]
-    lines += [f"  {c.name.ljust(width)}{c.help}" for c in shown]
-    lines += ["", "'foretide COMMAND --help' explains a command; '--config FILE' reads its options from YAML, '--print_config' prints them."]
-    return "\n".join(lines)
+    title = ["Foretide: forecasting that people can run.", ""] if group is None else []
+    call = "COMMAND" if group is None else f"{group} COMMAND"
+    return "\n".join([
+        *title, f"usage: foretide {call} [options]", "", *(f"  {c.name.ljust(width)}{c.help}" for c in shown), "",
+        "'foretide COMMAND --help' explains a command; '--config FILE' reads its options from a YAML file, which",
+        "'--print_config' prints. To begin with: 'foretide demo', or 'foretide data check FILE' for your own file."])
 
 
-def find_command(words: list[str]) -> tuple[Command | None, list[str]]:
+def find_command(words: Sequence[str]) -> tuple[Command | None, list[str]]:
     """The command that the words begin with, and the words after it; None for the bare name of a group.
 
     Raises:
@@ -124,7 +169,7 @@ def find_command(words: list[str]) -> tuple[Command | None, list[str]]:
     for length in (2, 1):
         command = by_name.get(" ".join(words[:length]))
         if command and len(words) >= length:
-            return command, words[length:]
+            return command, list(words[length:])
     groups = {command.name.split()[0] for command in COMMANDS if " " in command.name}
     if words[0] in groups and (len(words) == 1 or words[1] in ("-h", "--help")):
         return None, []
@@ -132,7 +177,8 @@ def find_command(words: list[str]) -> tuple[Command | None, list[str]]:
 
     tried = " ".join(words[:2]) if words[0] in groups else words[0]
     close = difflib.get_close_matches(tried, by_name, n=1, cutoff=0.5)
-    raise ForetideError(f"command: found {tried!r}, {f'did you mean {close[0]!r}? ' if close else ''}see 'foretide --help'")
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ForetideError(f"{tried!r}: there is no such command; {hint}see 'foretide --help'")
 
 
 def load(command: Command) -> Callable[..., Any]:
@@ -142,122 +188,45 @@ def load(command: Command) -> Callable[..., Any]:
     return made
 
 
-def make_parser(command: Command, function: Callable[..., Any], words: Sequence[str] = ()) -> "ArgumentParser":
-    """The parser of a command: the function's signature, with a run configuration spread into flags of its own.
+def options_of(command: Command, words: Sequence[str] = ()) -> "Options":
+    """What a command can be told.
 
     Args:
         words: The command line, which says which model's options to offer.
     """
-    from jsonargparse import ArgumentParser
+    from app.flags import DEFAULT_MODEL, run_parameter
+    from app.options import Options, named_model
 
-    parser = ArgumentParser(prog=f"foretide {command.name}", description=_described(function), exit_on_error=False, default_env=False)
-    parser.add_argument("--config", action="config", help="read options from this YAML file; later flags win")
-    run = _run_parameter(function)
-    if run:
-        _add_run(parser, words)
-    parser.add_function_arguments(function, skip={run} if run else set(), as_group=False,
-                                  as_positional=command.positional)
-    return parser
+    function = load(command)
+    model = named_model(words) if run_parameter(function) else DEFAULT_MODEL
+    return Options(function, command.positional, command.prog, model)
 
 
-def parse(parser: "ArgumentParser", words: Sequence[str]) -> "Namespace":
-    """The options of a command line.
-
-    Raises:
-        ForetideError: In one line, what is wrong with them.
-    """
-    from jsonargparse import ArgumentError
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return parser.instantiate_classes(parser.parse_args(list(words)))
-    except ArgumentError as error:
-        raise _explained(error) from error
+        return version("foretide")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
-def call(function: Callable[..., Any], options: "Namespace") -> Any:
-    """Calls a command's function with the parsed options."""
-    values = {name: value for name, value in options.items(branches=True) if "." not in name and name != "config"}
-    run = _run_parameter(function)
-    if run is None:
-        return function(**values)
-    from datasets.options import plain
-    from forecasting.config import RunConfig
+def _explained(error: Exception) -> ForetideError | None:
+    """The one line about an error that a person can mend; None for a defect of ours."""
+    if isinstance(error, ForetideError):
+        return error
+    if isinstance(error, OSError) and error.errno not in _REFUSED:
+        return None
+    from app.home import home
+    from datasets.files import write_error
 
-    names = {field.name for field in fields(RunConfig)}
-    chosen = {name: values.pop(name) for name in list(values) if name in names}
-    architecture = chosen["architecture"]
-    chosen["architecture"] = plain(architecture) if is_dataclass(architecture) else dict(vars(architecture))
-    return function(**{run: RunConfig(**chosen)}, **values)
-
-
-def _run_parameter(function: Callable[..., Any]) -> str | None:
-    for parameter in signature(function).parameters.values():
-        kind = parameter.annotation
-        if kind is not Parameter.empty and getattr(kind, "__name__", "") == "RunConfig":
-            return parameter.name
-    return None
-
-
-def _add_run(parser: "ArgumentParser", words: Sequence[str]) -> None:
-    """Flags of a `RunConfig`, with the options and defaults of the model that the command line names."""
-    from forecasting import models
-    from forecasting.config import RunConfig
-
-    model = _named_model(words)
-    kind = models.find(model)
-    parser.add_class_arguments(RunConfig, skip={"architecture"}, as_group=False)
-    parser.add_class_arguments(kind.Config, "architecture")
-    defaults = {"model": model}
-    for name, value in kind.defaults.items():
-        defaults |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
-    parser.set_defaults(defaults)
-
-
-def _named_model(words: Sequence[str]) -> str:
-    """The model that a command line, or the YAML that it names, asks for."""
-    from pathlib import Path
-
-    from forecasting.config import read_yaml
-
-    model = "itransformer"
-    for flag, value in _pairs(words):
-        if flag == "--config":
-            model = str(read_yaml(Path(value)).get("model", model))
-        elif flag == "--model":
-            model = value
-    return model
-
-
-def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for position, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        if flag in ("--config", "--model"):
-            following = words[position + 1] if position + 1 < len(words) else ""
-            pairs.append((flag, value if equals else following))
-    return pairs
-
-
-def _described(function: Callable[..., Any]) -> str:
-    text = (function.__doc__ or "").split("Args:")[0]
-    return " ".join(text.split())
-
-
-def _explained(error: Exception) -> ForetideError:
-    """jsonargparse's message as one line."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ForetideError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split())
-    return ForetideError(text)
+    return write_error(error, getattr(error, "filename", None) or home())
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
     """Our own warnings in one line; those of libraries are for developers and stay out of the way."""
     if issubclass(category, ForetideWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {' '.join(str(message).splitlines())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def to_frame(forecast: "xarray.Dataset") -> "polars.DataFrame":
     last = forecast["origin"].values if many else np.array([np.datetime64(forecast.attrs["origin"])] * len(groups))
     columns: dict[str, Any] = {
         "unique_id" if many else "variate": np.repeat(np.array(groups, dtype=object), steps),
-        "unit": np.repeat(np.array(units, dtype=object), steps), "origin": np.repeat(last, steps).astype("datetime64[us]"),
-        "ds": times.reshape(-1).astype("datetime64[us]"),
+        "unit": np.repeat(np.array(units, dtype=object), steps),
+        "origin": np.repeat(last, steps).astype("datetime64[us]"), "ds": times.reshape(-1).astype("datetime64[us]"),
         "forecast": point.reshape(-1)}
     if "quantile" in forecast:
         table = forecast["quantile"].values  # (groups, H, 1, Q) or (H, groups, Q)

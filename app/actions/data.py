@@ -1,13 +1,17 @@
 """Looking at data: what the catalogue has, what a file holds, what is wrong with it."""
 
-from dataclasses import dataclass
+import textwrap
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.actions.done import Done
 from datasets.errors import ForetideError
 from datasets.quality import QualityOptions
 from datasets.readers import ReaderOptions
+
+if TYPE_CHECKING:
+    from datasets.quality import QualityReport
 
 READER, QUALITY = ReaderOptions(), QualityOptions()
 
@@ -39,8 +43,9 @@ def list_datasets() -> DatasetList:
         except ForetideError:
             here = "no"
         rows.append({"name": entry.name, "title": entry.title, "rows": f"{entry.rows:,}" if entry.rows else "?",
-                     "variates": f"{entry.series} series" if entry.series > 1 else entry.variates, "frequency": entry.frequency or "by group",
-                     "season": entry.season, "here": here, "licence": entry.licence.split(";")[0][:40]})
+                     "variates": f"{entry.series} series" if entry.series > 1 else entry.variates,
+                     "frequency": entry.frequency or "by group", "season": entry.season, "here": here,
+                     "licence": textwrap.shorten(entry.licence.split(";")[0], 40, placeholder=" …")})
     return DatasetList(rows, catalog.data_root())
 
 
@@ -72,38 +77,56 @@ def describe(data: str, reader: ReaderOptions = READER) -> Description:
 
     loaded = sources.load(data, reader, QualityOptions(policy="mask"))
     entry, series = loaded.entry, loaded.series
-    long = isinstance(series, LongSeries)
     attributes = series.__dict__ if isinstance(series, LongSeries) else series.attrs
-    facts = {"name": str(attributes["title"]), "source": str(attributes["source"]), "sha256 of the content": str(attributes["checksum"]),
-             "frequency": str(attributes["frequency"]), "extent": f"{loaded.report.first} to {loaded.report.last}",
-             "rows": f"{loaded.report.rows:,}"}
+    facts = {"name": str(attributes["title"]), "source": str(attributes["source"]),
+             "sha256 of the content": str(attributes["checksum"]), "frequency": str(attributes["frequency"]),
+             "extent": f"{loaded.report.first} to {loaded.report.last}", "rows": f"{loaded.report.rows:,}"}
+    if isinstance(series, LongSeries):
+        facts["series"] = f"{series.frame['unique_id'].n_unique():,}"
     if entry:
-        facts |= {"title": entry.title, "published split": str(entry.split or "none"), "licence": entry.licence, "publisher": entry.publisher}
+        facts |= {"title": entry.title, "published split": _split(entry.split), "licence": entry.licence,
+                  "publisher": entry.publisher}
         facts |= {f"quirk {number}": quirk for number, quirk in enumerate(entry.quirks, 1)}
-    return Description(facts, [] if long else _variate_rows(series))
+    return Description(facts, [] if isinstance(series, LongSeries) else _variate_rows(series))
+
+
+def _split(split: Any) -> str:
+    if split is None:
+        return "none"
+    parts = [getattr(split, part) for part in ("train", "validation", "test")]
+    shares = all(isinstance(part, float) for part in parts)
+    names = zip(("training", "validation", "test"), parts, strict=True)
+    return ", ".join(f"{name} {part:g}" if shares else f"{name} {part:,} rows" for name, part in names)
 
 
 def _variate_rows(series: Any) -> list[list[str]]:
+    """A row of statistics for each variate, or for each field of a grid."""
+    if "variate" in series.dims:
+        columns = [(str(name), series["value"].sel(variate=name)) for name in series["variate"].values]
+        return [_statistics(name, str(column["unit"].values), column.values) for name, column in columns]
+    rows = []
+    for name, field in series.data_vars.items():
+        sizes = ", ".join(f"{dim} {size}" for dim, size in field.sizes.items())
+        rows.append(_statistics(f"{name} ({sizes})", str(field.attrs.get("units", "")), field.values))
+    return rows
+
+
+def _statistics(name: str, unit: str, values: Any) -> list[str]:
     import numpy as np
 
-    rows = []
-    for name in series["variate"].values:
-        column = series["value"].sel(variate=name)
-        values = column.values
-        seen = values[np.isfinite(values)]
-        numbers = [f"{number:.4g}" for number in (seen.mean(), seen.std(), seen.min(), seen.max())] if len(seen) else ["-"] * 4
-        rows.append([str(name), str(column["unit"].values) or "-", *numbers, f"{len(values) - len(seen):,}"])
-    return rows
+    seen = values[np.isfinite(values)]
+    numbers = [f"{x:.4g}" for x in (seen.mean(), seen.std(), seen.min(), seen.max())] if seen.size else ["-"] * 4
+    return [name, unit or "-", *numbers, f"{values.size - seen.size:,}"]
 
 
 @dataclass(frozen=True)
 class CheckResult:
     """The quality report of a dataset."""
 
-    report: Any
+    report: "QualityReport"
 
     def __str__(self) -> str:
-        return str(self.report.to_text())
+        return self.report.to_text()
 
 
 def check(data: str, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY,
@@ -118,11 +141,11 @@ def check(data: str, reader: ReaderOptions = READER, quality: QualityOptions = Q
     """
     import json
 
-    from datasets import quality as checks
-    from datasets import sources
-    from datasets.files import atomic_path
+    from datasets.files import atomic_path, ensure_writable
 
-    report = checks.inspect(sources.open_table(data, reader), quality, reader.sentinels)
+    if output:
+        ensure_writable(output)
+    report = _report(data, reader, quality)
     if output:
         with atomic_path(output) as temporary:
             temporary.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -144,4 +167,17 @@ def export(data: str, output: Path, reader: ReaderOptions = READER, quality: Qua
     series = sources.load(data, reader, quality).series
     if isinstance(series, LongSeries):
         raise ForetideError(f"{data}: holds many series; only one table of variates can be exported")
-    return Done(f"wrote {canonical.write(series, output)}: {series.sizes['time']:,} rows of {series.sizes['variate']} variates")
+    written = canonical.write(series, output)
+    return Done(f"wrote {written}: {series.sizes['time']:,} rows of {series.sizes['variate']} variates")
+
+
+def _report(data: str, reader: ReaderOptions, quality: QualityOptions) -> "QualityReport":
+    from datasets import catalog, readers, sources
+    from datasets import quality as checks
+
+    entry = catalog.known(data)
+    by_itself = entry is not None and (entry.own_format or entry.form == "field")
+    if by_itself or (entry is None and Path(data).exists() and readers.is_field(data, reader)):
+        # what the catalogue reads by itself comes on a grid; its report is made on the way
+        return sources.load(data, reader, replace(quality, policy="mask")).report
+    return checks.inspect(sources.open_table(data, reader), quality, reader.sentinels)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import xarray
 
     from forecasting.experiment import Outcome
-    from forecasting.predictor import Predictor
     from forecasting.protocol import Prepared
 
 CONFIG = "itransformer/ETTh1_96.yaml"
@@ -33,21 +32,21 @@ class DemoResult:
         from app.report import OWN_FILE
         from app.tables import text_facts
 
-        lines = [self.train.sentence, "",
-                 f"Version {self.train.version} of project {self.train.project} is its champion. Done in {self.seconds:.0f} s.", "",
+        champion = f"Version {self.train.version} of project {self.train.project} is its champion."
+        lines = [self.train.sentence, "", f"{champion} Done in {self.seconds:.0f} s.", "",
                  text_facts({name: str(path) for name, path in self.files.items()}), "", "The same on your own file:"]
         lines += [f"  {command:<70}  {purpose}" for purpose, command in OWN_FILE]
         return "\n".join(lines)
 
 
 def demo(output: Path = Path("foretide-demo")) -> DemoResult:
-    """Trains iTransformer on the ETTh1 sample, scores it, registers it, forecasts the next 96 hours and writes a report.
+    """Trains iTransformer on the ETTh1 sample, scores and registers it, forecasts the next 96 hours, writes a report.
 
     Args:
         output: Folder for the forecast, the report and the picture.
     """
-    from app.tables import score_table
-    from datasets.files import ensure_writable
+    from app.tables import SCORE_NOTE, score_table
+    from datasets.files import atomic_path, ensure_writable
     from forecasting.config import read_config
     from forecasting.experiment import Stages
 
@@ -56,17 +55,20 @@ def demo(output: Path = Path("foretide-demo")) -> DemoResult:
         ensure_writable(output / "report.html")
         stages = Stages()
         run = read_config(Path(str(files("configs") / CONFIG)))
-        print(f"Foretide demo: {titles([run.model])[run.model]} on {run.data}, lookback {run.lookback}, horizon {run.horizon} hours")
+        print(f"Foretide demo: {titles([run.model])[run.model]} on {run.data}, lookback {run.lookback}, "
+              f"horizon {run.horizon} hours")
         outcome = train_and_log(run, stages=stages)
         if outcome is None:
             raise ForetideError("demo: runs in one process; start it without a launcher for several devices")
         result = result_of(outcome, register_run(outcome, promote=True))
-        print(_data_line(outcome.prepared), "", score_table(result.metrics["scores"], titles(result.metrics["scores"])), "", sep="\n")
+        scores = result.metrics["scores"]
+        print(_data_line(outcome.prepared), "", score_table(scores, titles(scores)), SCORE_NOTE, "", sep="\n")
         with stages.stage("forecast"):
             made = _forecasts(outcome)
         with stages.stage("report"):
             written = _write(output, outcome, result, made)
-        (output / "stages.json").write_text(json.dumps(stages.rows, indent=2) + "\n", encoding="utf-8")
+        with atomic_path(output / "stages.json") as temporary:
+            temporary.write_text(json.dumps(stages.rows, indent=2) + "\n", encoding="utf-8")
         return DemoResult(result, written, sum(row["seconds"] for row in stages.rows))
 
 
@@ -84,7 +86,7 @@ def _forecasts(outcome: "Outcome") -> _Forecasts:
     from forecasting.predictor import Predictor, naive_forecast
 
     prepared = outcome.prepared
-    predictor: Predictor = Predictor.load(outcome.folder)
+    predictor = Predictor.load(outcome.folder)
     series: Any = prepared.series
     known = series.isel(time=slice(0, prepared.borders[0].test[1] - prepared.horizon))
     arguments = (prepared.lookback, prepared.horizon, prepared.season)
@@ -103,10 +105,10 @@ def _write(output: Path, outcome: "Outcome", result: TrainResult, made: _Forecas
         "forecast (Parquet)": write_forecast(made.future, output / "forecast.parquet"),
         "forecast (NetCDF)": write_forecast(made.future, output / "forecast.nc"),
         "report": write_report(
-            output / "report.html", title=f"{prepared.title}: the next {prepared.horizon} hours", sentence=result.sentence,
-            forecast=made.future, history=history, metrics=stored.metrics, quality=prepared.report, run=stored.run, config=stored.config,
-            naive=made.future_naive, check=made.check, check_naive=made.check_naive, variate=SHOWN,
-            files=["forecast.parquet", "forecast.nc"])}
+            output / "report.html", title=f"{prepared.title}: the next {prepared.horizon} hours",
+            sentence=result.sentence, forecast=made.future, history=history, metrics=stored.metrics,
+            quality=prepared.report, run=stored.run, config=stored.config, naive=made.future_naive,
+            check=made.check, check_naive=made.check_naive, variate=SHOWN, files=["forecast.parquet", "forecast.nc"])}
     figure = figures.forecast_picture(history, made.future, SHOWN, sentence=result.sentence)
     picture = output / "forecast.png"
     written["picture"] = picture if write_picture(picture, figure) else picture_hint()
@@ -117,5 +119,7 @@ def _write(output: Path, outcome: "Outcome", result: TrainResult, made: _Forecas
 def _data_line(prepared: "Prepared") -> str:
     report = prepared.report
     findings = report.get("findings")
-    said = f"{len(findings)} remarks, see the report" if isinstance(findings, list) and findings else "nothing to remark"
-    return f"data: {report['rows']} rows, {report['first']} to {report['last']}, every {prepared.panel.frequency}; check: {said}"
+    count = len(findings) if isinstance(findings, list) else 0
+    said = f"{count} remark{'s' * (count > 1)}, see the report" if count else "nothing to remark"
+    return (f"data: {report['rows']} rows, {report['first']} to {report['last']}, every {prepared.panel.frequency}; "
+            f"check: {said}")

@@ -19,11 +19,11 @@ class Diagnosis:
 
 
 def doctor() -> Diagnosis:
-    """Shows devices, versions, kernels, the run store, the data that is found and the browser, and names what is wrong."""
+    """Shows devices, versions, kernels, run store, data found and browser, and names what is wrong."""
     from forecasting.environment import describe
 
     about = describe()
-    facts = {name: text for name, text in about["versions"].items()}
+    facts = dict(about["versions"])
     facts |= _devices() | _kernels()
     problems: list[str] = []
     facts |= _store(problems) | _data() | _browser()
@@ -39,7 +39,8 @@ def _devices() -> dict[str, str]:
 
     facts = {"processor": f"{processor()}, {os.cpu_count()} threads, {torch.get_num_threads()} used"}
     count = torch.cuda.device_count()
-    facts["GPU"] = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) if count else "none visible; training runs on the processor"
+    names = [torch.cuda.get_device_name(index) for index in range(count)]
+    facts["GPU"] = ", ".join(names) or "none visible; training runs on the processor"
     return facts
 
 

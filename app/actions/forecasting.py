@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from forecasting.protocol import Series
 
 READER, QUALITY = ReaderOptions(), QualityOptions()
+_SHOWN_GROUPS, _SHOWN_STEPS = 4, 3
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,27 @@ class ForecastResult:
 
     def __str__(self) -> str:
         from app.destinations import to_frame
-        from app.tables import text_table
+        from app.tables import decimals, plain_time, text_table
 
         frame = to_frame(self.forecast)
         lead = "unique_id" if "unique_id" in frame.columns else "variate"
-        columns = [lead, "ds", "forecast", "lower_80", "upper_80", "unit"]
-        rows = [[str(row[0]), str(row[1])[:16], *(f"{x:.4g}" for x in row[2:5]), str(row[5])] for row in frame.select(columns).head(8).rows()]
-        where = f"wrote {self.output}" if self.output else "nothing was written; name a file with --output"
-        return "\n".join([f"forecast of {self.label} after {self.forecast.attrs['origin']}", text_table(columns, rows, left=2),
-                          f"… {len(frame):,} rows in all; {where}"])
+        rows = []
+        groups = frame.partition_by(lead, maintain_order=True)
+        for group in groups[:_SHOWN_GROUPS]:
+            few = group.head(_SHOWN_STEPS).select(lead, "ds", "forecast", "lower_80", "upper_80", "unit").rows()
+            places = decimals([number for row in few for number in row[2:5]])
+            rows += [[str(row[0]), plain_time(row[1]), *(f"{number:.{places}f}" for number in row[2:5]), str(row[5])]
+                     for row in few]
+        where = f"all are in {self.output}" if self.output else "nothing was written; name a file with --output"
+        return "\n".join([
+            f"forecast by {self.label} of what follows {plain_time(self.forecast.attrs['origin'])}", "",
+            text_table([lead, "time", "forecast", "80 % from", "to", "unit"], rows, left=2), "",
+            f"{len(rows):,} of {len(frame):,} rows ({len(groups[0]):,} steps of {len(groups):,} series); {where}"])
 
 
-def forecast(data: str, model: str = "champion", horizon: int | None = None, output: Path | None = None, project: str | None = None,
-             samples: int = 0, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY,
-             device: str = "cpu") -> ForecastResult:
+def forecast(data: str, model: str = "champion", horizon: int | None = None, output: Path | None = None,
+             project: str | None = None, samples: int = 0, reader: ReaderOptions = READER,
+             quality: QualityOptions = QUALITY, device: str = "cpu") -> ForecastResult:
     """Forecasts what follows the last row of the data, in original units, with 50, 80 and 95 % intervals.
 
     Args:
@@ -53,10 +61,14 @@ def forecast(data: str, model: str = "champion", horizon: int | None = None, out
         samples: Sample paths to draw besides, kept in .nc files.
         reader: How to read the data; by default as in training.
         quality: What to do about problems in the data; by default as in training.
-        device: Where the model runs: cpu or cuda.
+        device: Where the model runs: cpu, cuda, or one of several GPUs such as cuda:1.
     """
     from app.destinations import check_output, write_forecast
 
+    if samples < 0:
+        raise ForetideError(f"--samples: found {samples}, expected 0 or more")
+    if samples and (output is None or output.suffix.lower() != ".nc"):
+        raise ForetideError("--samples: sample paths are kept in .nc files only; name one with --output")
     if output:
         check_output(output)
     series, predictor, label = _load(data, model, project, reader, quality, device)
@@ -66,28 +78,41 @@ def forecast(data: str, model: str = "champion", horizon: int | None = None, out
 
 def _load(data: str, model: str, project: str | None, reader: ReaderOptions, quality: QualityOptions,
           device: str) -> "tuple[Series, Predictor, str]":
-    """The data and the model; either may be needed to find the other."""
-    from app.references import find_model
+    """The data and the model; either may be needed to find the other. Options not given are those of the training."""
+    from app.references import Reference, find_model
     from datasets import sources
-    from forecasting.config import RunConfig
+    from datasets.options import overlaid
     from forecasting.predictor import Predictor
 
-    early = None
-    try:
-        early = find_model(model, project)
-    except ForetideError:
-        # an alias that several projects have is settled by the data
-        if project:
-            raise
-    if early:
-        predictor = Predictor.load(early.folder, device)
-        stored: RunConfig = predictor.config
-        # options that were not given are those of the training
-        loaded = sources.load(data, stored.reader if reader == READER else reader, stored.quality if quality == QUALITY else quality)
-        return loaded.series, predictor, early.label
-    series = sources.load(data, reader, quality).series
-    found = find_model(model, project, series)
-    return series, Predictor.load(found.folder, device), found.label
+    check_device(device)
+    loaded: list[tuple[ReaderOptions, QualityOptions, Series]] = []
+
+    def read(reference: Reference) -> "Series":
+        stored = reference.config
+        options = overlaid(reader, stored.reader), overlaid(quality, stored.quality)
+        for *known, series in loaded:
+            if tuple(known) == options:
+                return series
+        loaded.append((*options, sources.load(data, *options).series))
+        return loaded[-1][2]
+
+    found = find_model(model, project, read)
+    return read(found), Predictor.load(found.folder, device), found.label
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that is not there, before anything is read.
+
+    Raises:
+        ForetideError: Says which devices are.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    there = ["cpu", "cuda", *(f"cuda:{index}" for index in range(count))] if count else ["cpu"]
+    if device not in there:
+        reason = "" if count else ", because no GPU is visible; see 'foretide doctor'"
+        raise ForetideError(f"--device: found {device!r}, expected {' or '.join(there)}{reason}")
 
 
 @dataclass(frozen=True)
@@ -100,9 +125,9 @@ class EvaluateResult:
 
     def __str__(self) -> str:
         from app.actions.training import titles
-        from app.tables import score_table
+        from app.tables import SCORE_NOTE, score_table
 
-        return "\n".join([score_table(self.metrics["scores"], titles(self.metrics["scores"])),
+        return "\n".join([score_table(self.metrics["scores"], titles(self.metrics["scores"])), SCORE_NOTE, "",
                           f"{self.label} on {self.windows:,} test windows"])
 
 
@@ -118,14 +143,16 @@ def evaluate(data: str, model: str = "champion", project: str | None = None, rea
         project: Whose champion; by default the one project that fits the data.
         reader: How to read the data; by default as in training.
         quality: What to do about problems in the data; by default as in training.
-        device: Where the model runs: cpu or cuda.
+        device: Where the model runs: cpu, cuda, or one of several GPUs such as cuda:1.
         output: Write the scores as JSON to this file.
     """
     import json
 
-    from datasets.files import atomic_path
+    from datasets.files import atomic_path, ensure_writable
     from forecasting.backtest import evaluate_stored
 
+    if output:
+        ensure_writable(output)
     series, predictor, label = _load(data, model, project, reader, quality, device)
     metrics = evaluate_stored(predictor, series, data)
     if output:
@@ -145,19 +172,21 @@ class BacktestResult:
 
     def __str__(self) -> str:
         from app.actions.training import titles
-        from app.tables import score_table
+        from app.tables import SCORE_NOTE, difference_table, score_table
 
-        where = f"every forecast is in {self.output}" if self.output else "name a file with --output to keep every forecast"
-        lines = [score_table(self.metrics["scores"], titles(self.metrics["scores"]))]
-        lines += [f"{row['model']} against {row['baseline']}, {row['metric'].upper()}: {row['difference']:+.4f} "
-                  f"({row['lower']:+.4f} to {row['upper']:+.4f}), {row['verdict']}" for row in self.metrics["comparison"]]
-        return "\n".join([*lines, f"{self.label}: {self.metrics['windows']['test']:,} origins, {len(self.frame):,} rows; {where}"])
+        names, differences = titles(self.metrics["scores"]), self.metrics["comparison"]
+        where = f"every forecast is in {self.output}" if self.output else "name a file with --output to keep them all"
+        return "\n".join([
+            score_table(self.metrics["scores"], names), SCORE_NOTE, "",
+            *([difference_table(differences, names), ""] if differences else []),
+            f"{self.label}: {self.metrics['windows']['test']:,} origins, {len(self.frame):,} forecasts; {where}"])
 
 
-def backtest(data: str, model: str = "champion", project: str | None = None, stride: int = 1, origins: int | None = None, refits: int = 0,
-             intervals: bool = True, baseline: bool = True, output: Path | None = None, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY,
+def backtest(data: str, model: str = "champion", project: str | None = None, stride: int = 1,
+             origins: int | None = None, refits: int = 0, intervals: bool = True, baseline: bool = True,
+             output: Path | None = None, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY,
              device: str = "cpu") -> BacktestResult:
-    """Forecasts from rolling origins over the test part, with or without training anew, and scores them beside seasonal naive.
+    """Forecasts from rolling origins over the test part, with or without training anew, and scores the forecasts.
 
     Args:
         data: The dataset.
@@ -171,7 +200,7 @@ def backtest(data: str, model: str = "champion", project: str | None = None, str
         output: Write every forecast to this file: .parquet or .csv.
         reader: How to read the data; by default as in training.
         quality: What to do about problems in the data; by default as in training.
-        device: Where the model runs: cpu or cuda.
+        device: Where the model runs: cpu, cuda, or one of several GPUs such as cuda:1.
     """
     from app.destinations import check_output
     from datasets.files import atomic_path
@@ -182,8 +211,8 @@ def backtest(data: str, model: str = "champion", project: str | None = None, str
         if output.suffix.lower() == ".nc":
             raise ForetideError(f"--output: found {output.name!r}, expected a name that ends in .parquet or .csv")
     series, predictor, label = _load(data, model, project, reader, quality, device)
-    metrics, frame = rolling_backtest(predictor, series, data, stride=stride, origins=origins, refits=refits, intervals=intervals,
-                                      baseline=baseline)
+    metrics, frame = rolling_backtest(predictor, series, data, stride=stride, origins=origins, refits=refits,
+                                      intervals=intervals, baseline=baseline)
     if output:
         with atomic_path(output) as temporary:
             (frame.write_csv if output.suffix.lower() == ".csv" else frame.write_parquet)(temporary)

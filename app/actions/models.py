@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.actions.done import Done
-from app.registry import CHAMPION, Promotion, Version
+from app.registry import CHAMPION, LATEST, Promotion, Version
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,13 @@ class ModelList:
     def __str__(self) -> str:
         from app.tables import text_table
 
-        kinds = f"models that can be trained: {', '.join(self.kinds)}"
+        kinds = f"can be trained with 'foretide train --model NAME': {', '.join(self.kinds)}"
         if not self.versions:
-            return f"no registered models yet; 'foretide models register RUN' makes one\n{kinds}"
-        body = [[v.project, str(v.version), v.model, v.run_id, f"{v.created:%Y-%m-%d %H:%M}", ", ".join(v.aliases)] for v in self.versions]
-        return text_table(["project", "version", "model", "run", "registered", "aliases"], body) + "\n\n" + kinds
+            return ("no registered models yet; 'foretide train --data FILE --promote', or 'foretide models register "
+                    f"RUN', makes one\n{kinds}")
+        body = [[v.project, str(v.version), v.model, v.run_id, f"{v.created:%Y-%m-%d %H:%M}", ", ".join(v.aliases)]
+                for v in self.versions]
+        return text_table(["project", "version", "model", "run", "registered (UTC)", "aliases"], body) + "\n\n" + kinds
 
 
 def list_models(project: str | None = None) -> ModelList:
@@ -34,7 +36,7 @@ def list_models(project: str | None = None) -> ModelList:
     from forecasting import models
 
     store = RunStore()
-    chosen = [project] if project else store.projects()
+    chosen = [store.resolve(project, LATEST).project] if project else store.projects()
     return ModelList([version for name in chosen for version in store.versions(name)], models.names())
 
 
@@ -103,12 +105,17 @@ class ModelDetails:
     version: Version
     history: list[Promotion]
     facts: dict[str, str]
+    scores: dict[str, dict[str, float]]
 
     def __str__(self) -> str:
-        from app.tables import text_facts
+        from app.actions.training import titles
+        from app.tables import SCORE_NOTE, score_table, text_facts, text_table
 
-        lines = [text_facts(self.facts)]
-        lines += ["", "promotions:", *(f"  {entry}" for entry in self.history)] if self.history else []
+        lines = [text_facts(self.facts), "", score_table(self.scores, titles(self.scores)), SCORE_NOTE]
+        if self.history:
+            rows = [[f"{entry.when:%Y-%m-%d %H:%M}", entry.action, str(entry.version),
+                     "-" if entry.before is None else str(entry.before), entry.by] for entry in self.history]
+            lines += ["", text_table(["promoted (UTC)", "by", "version", "before", "who"], rows, left=2)]
         return "\n".join(lines)
 
 
@@ -120,18 +127,21 @@ def show(project: str, version: str = CHAMPION) -> ModelDetails:
         version: Number of the version, or an alias.
     """
     from app.runs import RunStore
+    from app.tables import plain_time
     from forecasting.artifact import load
 
     store = RunStore()
     found = store.resolve(project, version)
     stored = load(found.artifact, weights=False)
-    schema, scores = stored.schema, stored.metrics["scores"].get(found.model, {})
-    facts = {"project": project, "version": str(found.version), "aliases": ", ".join(found.aliases) or "none", "model": found.model,
-             "run": found.run_id, "folder": str(found.artifact), "data": f"{schema['title']}, {schema['first']} to {schema['last']}",
-             "variates": ", ".join(schema["variates"]), "frequency": schema["frequency"], "lookback": str(schema["lookback"]),
+    schema = stored.schema
+    units = [unit or "no unit" for unit in schema.get("units", [])]
+    variates = [f"{name} ({unit})" for name, unit in zip(schema["variates"], units, strict=True)]
+    facts = {"project": project, "version": str(found.version), "aliases": ", ".join(found.aliases) or "none",
+             "model": found.model, "run": found.run_id, "folder": str(found.artifact),
+             "data": f"{schema['title']}, {plain_time(schema['first'])} to {plain_time(schema['last'])}",
+             "variates": ", ".join(variates), "frequency": schema["frequency"], "lookback": str(schema["lookback"]),
              "horizon": str(schema["horizon"])}
-    facts |= {name: f"{value:.6g}" for name, value in scores.items() if value is not None}
-    return ModelDetails(found, store.history(project), facts)
+    return ModelDetails(found, store.history(project), facts, stored.metrics["scores"])
 
 
 def export(project: str, output: Path, version: str = CHAMPION) -> Done:
@@ -144,7 +154,9 @@ def export(project: str, output: Path, version: str = CHAMPION) -> Done:
     """
     from app.artifacts import export_archive
     from app.runs import RunStore
+    from datasets.files import ensure_writable
 
+    ensure_writable(output)
     return Done(f"wrote {export_archive(RunStore().resolve(project, version).artifact, output)}")
 
 

@@ -8,7 +8,7 @@ from app.actions.done import Done
 from datasets.errors import ForetideError
 
 if TYPE_CHECKING:
-    from app.runs import RunRow
+    from app.runs import RunRow, RunStore
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class RunList:
 
         if not self.rows:
             return "no runs yet; 'foretide demo' or 'foretide train --data FILE' makes one"
-        head = ["run", "project", "model", "started", "lookback", "horizon", "mse", "mae", "skill"]
-        body = [[r.run_id, r.project, r.model, f"{r.started:%Y-%m-%d %H:%M}", str(r.lookback), str(r.horizon), _number(r.metrics, "mse"),
-                 _number(r.metrics, "mae"), _percent(r.metrics, "skill_mae")] for r in self.rows]
+        head = ["run", "project", "model", "started (UTC)", "lookback", "horizon", "mse", "mae", "skill"]
+        body = [[row.run_id, row.project, row.model, f"{row.started:%Y-%m-%d %H:%M}", str(row.lookback),
+                 str(row.horizon), _number(row.metrics, "mse"), _number(row.metrics, "mae"),
+                 _percent(row.metrics, "skill_mae")] for row in self.rows]
         return text_table(head, body, left=3)
 
 
@@ -37,8 +38,14 @@ def list_runs(project: str | None = None, limit: int = 50, order: str = "started
         order: started (newest first), or a score such as mse (smallest first) or -skill_mae (largest first).
     """
     from app.runs import RunStore
+    from datasets.options import require
 
-    return RunList(RunStore().runs(project, limit, order))
+    require(limit >= 1, "limit", limit, "at least 1")
+    rows = RunStore().runs(project, limit, order)
+    metric, known = order.removeprefix("-"), sorted({name for row in rows for name in row.metrics if "/" not in name})
+    require(not rows or metric.rpartition("/")[2] in ("started", *known), "order", order,
+            f"started, or a score: {', '.join(known)}")
+    return RunList(rows)
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,21 @@ class RunDetails:
     row: "RunRow"
 
     def __str__(self) -> str:
-        from app.tables import text_facts
+        from app.actions.training import titles
+        from app.tables import SCORE_NOTE, score_table, text_facts
 
         row = self.row
-        facts = {"run": row.run_id, "project": row.project, "model": row.model, "started": f"{row.started:%Y-%m-%d %H:%M:%S} UTC",
-                 "seconds": f"{row.seconds or 0:.1f}", "folder": str(row.artifact)}
-        scores = {name: f"{value:.6g}" for name, value in sorted(row.metrics.items()) if "/" not in name}
-        others = {name: value for name, value in row.tags.items() if name not in facts}
-        return "\n\n".join(text_facts(part) for part in (facts, scores, row.params, others) if part)
+        facts = {"run": row.run_id, "project": row.project, "model": row.model,
+                 "started": f"{row.started:%Y-%m-%d %H:%M:%S} UTC", "seconds": f"{row.seconds or 0:.1f}",
+                 "folder": str(row.artifact)}
+        facts |= {name: value for name, value in row.tags.items() if name not in (*facts, "artifact", "run_id", "kind")}
+        scores: dict[str, dict[str, float]] = {row.model: {}}
+        for name, value in row.metrics.items():
+            model, _, score = name.rpartition("/")
+            scores.setdefault(model or row.model, {})[score] = value
+        given = {name: value for name, value in row.params.items() if value not in ("null", "[]", "{}")}
+        return "\n".join([text_facts(facts), "", score_table(scores, titles(scores)), SCORE_NOTE, "", "configuration:",
+                          text_facts({f"  {name}": value for name, value in given.items()})])
 
 
 def show_run(run_id: str) -> RunDetails:
@@ -102,16 +116,13 @@ class Comparison:
     differences: list[dict[str, Any]]
 
     def __str__(self) -> str:
-        from app.tables import score_table
+        from app.tables import SCORE_NOTE, difference_table, score_table
 
-        lines = [score_table(self.scores, {})]
-        lines += [f"{row['model']} against {row['baseline']}, {row['metric'].upper()}: {row['difference']:+.4f} "
-                  f"({row['lower']:+.4f} to {row['upper']:+.4f}), {row['verdict']}" for row in self.differences]
-        return "\n".join(lines)
+        return "\n".join([score_table(self.scores, {}), SCORE_NOTE, "", difference_table(self.differences, {})])
 
 
 def compare(runs: list[str] | None = None, project: str | None = None, limit: int = 5) -> Comparison:
-    """Compares runs of one dataset and horizon: scores, and each difference to the first run with its bootstrap interval.
+    """Compares runs of one dataset and horizon: scores, and each difference to the first run with its interval.
 
     Args:
         runs: Identifiers of the runs; by default the best of the project by MSE.
@@ -123,16 +134,30 @@ def compare(runs: list[str] | None = None, project: str | None = None, limit: in
     from forecasting.backtest import difference_rows
 
     store = RunStore()
-    rows = [store.show(name) for name in runs] if runs else store.runs(project, limit, "mse")
+    rows = [store.show(name) for name in dict.fromkeys(runs)] if runs else _best(store, project, limit)
     if len(rows) < 2:
-        raise ForetideError(f"compare: found {len(rows)} runs, expected at least 2; see 'foretide runs list'")
+        raise ForetideError(f"compare: found {len(rows)} run{'' if len(rows) == 1 else 's'}, expected at least 2; "
+                            "see 'foretide runs list'")
     stored = {f"{row.run_id} {row.model}": load(row.artifact) for row in rows}
     kinds = {(a.schema["data_checksum"], a.schema["horizon"]) for a in stored.values()}
     if len(kinds) > 1:
-        raise ForetideError("compare: the runs differ in data or horizon, so their scores cannot be compared; name runs of one dataset "
-                            "and horizon, or a --project that has only such")
-    scores = {name: {k: v for k, v in a.metrics["scores"][a.config["model"]].items() if v is not None} for name, a in stored.items()}
+        raise ForetideError("compare: the runs differ in data or horizon, so that their scores cannot be compared; "
+                            "name runs of one dataset and horizon")
+    scores = {name: {k: v for k, v in a.metrics["scores"][a.config["model"]].items() if v is not None}
+              for name, a in stored.items()}
     return Comparison(scores, difference_rows(stored))
+
+
+def _best(store: "RunStore", project: str | None, limit: int) -> "list[RunRow]":
+    """The best runs of a project by MSE, out of those with the data and horizon of the best."""
+    found = store.runs(project, 1000, "mse")
+    projects = sorted({row.project for row in found})
+    if len(projects) > 1:
+        raise ForetideError(f"compare: there are runs of {', '.join(projects)}; name the runs, or one project with "
+                            "--project")
+    alike = [row for row in found if row.horizon == found[0].horizon
+             and row.tags.get("data_checksum") == found[0].tags.get("data_checksum")]
+    return alike[:limit]
 
 
 def _number(metrics: dict[str, float], name: str) -> str:

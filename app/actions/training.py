@@ -1,13 +1,14 @@
 """Training a model and putting the run into the store."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets.errors import ForetideError
 from forecasting.config import RunConfig
 
 if TYPE_CHECKING:
+    from app.runs import RunStore
     from forecasting.experiment import Outcome, Stages
 
 
@@ -23,16 +24,16 @@ class TrainResult:
     version: int | None = None
 
     def __str__(self) -> str:
-        from app.tables import score_table
+        from app.tables import SCORE_NOTE, score_table
 
-        windows = self.metrics["windows"]
-        lines = [score_table(self.metrics["scores"], titles(self.metrics["scores"])),
-                 f"on {windows['test']:,} test windows ({windows['train']:,} trained, {windows['validation']:,} selected)",
-                 *[f"{name}: on a sample of {count} origins only" for name, count in self.metrics.get("sampled", {}).items()],
-                 self.sentence,
+        windows, sampled = self.metrics["windows"], self.metrics.get("sampled", {})
+        lines = [score_table(self.metrics["scores"], titles(self.metrics["scores"])), SCORE_NOTE, "",
+                 f"on {windows['test']:,} test windows (trained on {windows['train']:,}, selected on "
+                 f"{windows['validation']:,})",
+                 *[f"{name}: on a sample of {count} origins only" for name, count in sampled.items()], self.sentence,
                  f"run {self.run_id} of project {self.project}: {self.folder}"]
         lines.append(f"registered as version {self.version}" if self.version else
-                     f"to register it: foretide models register {self.run_id} --promote true")
+                     f"to make it the champion: foretide models register {self.run_id} --promote")
         return "\n".join(lines)
 
 
@@ -54,24 +55,45 @@ def train(run: RunConfig, register: bool = False, promote: bool = False, fresh: 
     return result_of(outcome, version)
 
 
-def train_and_log(run: RunConfig, *, fresh: bool = False, visible: bool = True, stages: "Stages | None" = None) -> "Outcome | None":
-    """Trains into the home folder and records the run; None in the helper processes of a training on several devices."""
+def train_and_log(run: RunConfig, *, fresh: bool = False, visible: bool = True,
+                  stages: "Stages | None" = None) -> "Outcome | None":
+    """Trains into the home folder and records the run; None in the helper processes of one on several devices."""
     from app.artifacts import artifact_folder
-    from app.home import home
+    from app.home import COMMAND, home
     from app.runs import RunStore
-    from datasets.files import ensure_writable
     from forecasting import experiment
     from forecasting.artifact import new_run_id
 
-    run_id = new_run_id()
-    folder, work = artifact_folder(run_id), home() / "work"
-    ensure_writable(folder)
-    if fresh:
-        shutil.rmtree(work, ignore_errors=True)
-    outcome = experiment.run(run, folder, work=work, run_id=run_id, visible=visible, stages=stages)
+    run_id, store = new_run_id(), RunStore()
+    folder = artifact_folder(run_id)
+    _check_place(run, store, folder)
+    outcome = experiment.run(run, folder, work=home() / "work", run_id=run_id, visible=visible, stages=stages,
+                             fresh=fresh, command=COMMAND.get())
     if outcome is not None:
-        RunStore().log(folder)
+        try:
+            store.log(folder)
+        except ForetideError as error:
+            raise ForetideError(f"{error}; the run itself is finished: when that is mended, 'foretide runs import "
+                                f"{folder}' records it") from error
     return outcome
+
+
+def _check_place(run: RunConfig, store: "RunStore", folder: Path) -> None:
+    """Finds out before a long training whether its result can be stored, and writes nothing."""
+    import torch
+
+    from app.registry import check_project
+    from datasets.files import ensure_writable
+
+    if run.project is not None:
+        check_project(run.project)
+    if run.training.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ForetideError("training.accelerator: found 'gpu', but no GPU is visible; use auto or cpu, or see "
+                            "'foretide doctor'")
+    ensure_writable(folder)
+    if not store.store.is_empty:
+        with store.store.writing():
+            pass
 
 
 def register_run(outcome: "Outcome", promote: bool) -> int:
@@ -87,8 +109,8 @@ def register_run(outcome: "Outcome", promote: bool) -> int:
 
 def result_of(outcome: "Outcome", version: int | None = None) -> TrainResult:
     """What there is to say about a finished run."""
-    metrics = outcome.artifact.metrics
-    return TrainResult(outcome.artifact.run["run_id"], outcome.folder, project_of(outcome), metrics, verdict(metrics), version)
+    metrics, run_id = outcome.artifact.metrics, outcome.artifact.run["run_id"]
+    return TrainResult(run_id, outcome.folder, project_of(outcome), metrics, verdict(metrics), version)
 
 
 def project_of(outcome: "Outcome") -> str:
@@ -117,4 +139,5 @@ def verdict(metrics: dict[str, Any], baseline: str = "seasonal_naive", metric: s
         return f"{model} is better than {other}: its mean squared error is {-share[0]:.1f} % lower ({interval})."
     if row["verdict"] == "worse":
         return f"{model} is worse than {other}: its mean squared error is {share[0]:.1f} % higher ({interval})."
-    return f"There is no clear difference between {model} and {other}: mean squared error {share[0]:+.1f} % ({interval})."
+    return (f"There is no clear difference between {model} and {other}: mean squared error {share[0]:+.1f} % "
+            f"({interval}).")
