@@ -18,8 +18,8 @@ class SplitOptions:
     Args:
         kind: ``auto`` takes the published borders of a catalogued dataset and a ratio elsewhere; ``last`` gives a panel's
             last horizons to test and those before to validation.
-        train, validation, test: Shares, for ``ratio``.
-        validation_from, test_from: ISO dates, for ``dates``.
+        train, validation, test: Share of the rows, for ``ratio``.
+        validation_from, test_from: First day or time of the part, ISO, for ``dates``.
         windows: Horizons per series in validation and in test, for ``last``.
     """
 
@@ -43,8 +43,8 @@ class HeadOptions:
 
     Args:
         kind: ``point``, ``quantile`` (21 levels) or ``student_t`` (a mixture).
-        loss: Of the point head; the others have their own (pinball, negative log-likelihood).
-        components: Of the Student-t mixture.
+        loss: Loss of the point head; the others have their own (pinball, negative log-likelihood).
+        components: Number of distributions in the Student-t mixture.
         huber_delta: Where the Huber loss turns from square to absolute, in scaled units.
     """
 
@@ -64,13 +64,21 @@ class TrainingOptions:
 
     Args:
         batch_size: Windows per step, over all devices together.
+        max_epochs: Passes over the training windows, unless training stops early.
+        learning_rate: Step size of the optimizer at the start.
+        optimizer: ``adam``, or ``adamw`` with decoupled weight decay.
+        weight_decay: Pull of the weights towards zero.
         schedule: ``halving`` keeps the rate for two epochs, then halves it each epoch (the published "type1").
         patience: Epochs without a better validation loss before training stops; 0 never stops early.
         gradient_clip: Largest norm of the gradient; None does not clip.
         variate_fraction: Share of the variates drawn for each step, for models that take any number of them.
-        devices, accelerator, strategy: Passed to Lightning.
+        precision: Number format of the arithmetic; the mixed ones are for GPUs.
+        accelerator: What to train on; ``auto`` takes a GPU where there is one.
+        devices: How many GPUs, or processes on the CPU.
+        strategy: How several devices work together; ``ddp`` gives each a share of every batch.
         deterministic: Refuse operations whose result depends on the order of execution.
         refit: After validation, train on all rows for the number of epochs that was best.
+        seed: Of the weights, the order of windows and dropout; the same seed gives the same model.
     """
 
     batch_size: int = tunable(32, choices=(16, 32, 64, 128))
@@ -125,8 +133,9 @@ class RunConfig:
 
     Args:
         data: Name of a catalogued dataset, or a file, folder, database URL.
-        model: Name of a model; ``foretide models list`` and the folder ``configs/`` show them.
-        lookback, horizon: Rows that the model sees, and rows that it forecasts.
+        model: Name of a model, see ``foretide models list``; ``configs/`` has complete settings.
+        lookback: Rows before the forecast that the model sees.
+        horizon: Rows that it forecasts.
         project: What the model belongs to; by default the name of the data.
         architecture: Options of the model itself.
         season: Seasonal period in rows, for seasonal naive and MASE; by default that of the frequency.
@@ -134,7 +143,7 @@ class RunConfig:
         calendar: Whether the model sees hour, weekday and the like.
         holidays: Country, or country and subdivision ("AU-VIC"), whose public holidays the model sees.
         baselines: Models scored beside this one; auto_ets and theta (the extra "classical") on a sample of origins.
-        classical_origins: Size of that sample.
+        classical_origins: Size of that sample, for auto_ets and theta.
     """
 
     data: str
@@ -171,8 +180,20 @@ class RunConfig:
 
 
 def read_config(path: Path) -> RunConfig:
-    """A run from a YAML file; only plain values are accepted, and every unknown key is an error."""
-    return build(RunConfig, read_yaml(path), str(path))
+    """A run from a YAML file; only plain values are accepted, and every unknown key is an error.
+
+    What the file leaves out is the default of its model where that has one of its own, as on the command line.
+    """
+    from forecasting import models
+
+    values = read_yaml(path)
+    for name, suited in models.find(str(values.get("model", RunConfig.model))).defaults.items():
+        given = values.get(name, {})
+        if isinstance(suited, dict) and isinstance(given, dict):
+            values[name] = {**suited, **given}
+        else:
+            values.setdefault(name, suited)
+    return build(RunConfig, values, str(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -46,9 +46,9 @@ class QualityOptions:
         policy: ``error`` refuses them; ``mask`` makes them missing values on a regular grid; ``interpolate`` also fills
             these linearly in time; ``drop`` leaves out incomplete rows at both ends and empty columns, or in long form
             whole series.
+        max_gap: Longest run of missing rows that ``interpolate`` fills; by default any.
         outlier_limit: Robust z-score from which a value is reported as an outlier: its distance from the median, over
             the larger of the scaled median absolute deviation and the scaled range between the 5 and 95 % quantiles.
-            Outliers are never changed.
             Outliers are never changed.
     """
 

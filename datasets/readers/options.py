@@ -16,7 +16,9 @@ class ReaderOptions:
         variates: Columns to forecast; by default every numeric one that has no other part.
         id: Long form: the column that names the series.
         target: Long form: the column of the values; by default ``y``, or the only numeric one.
-        past, future, static: Covariate columns, by what is known when the forecast is made.
+        past: Covariate columns that are known up to the forecast, such as measurements.
+        future: Covariate columns that are known in advance, such as a timetable or a weather forecast.
+        static: Covariate columns with one value for each series.
         delimiter: Between the cells of a text file; detected by default.
         decimal: Sign between whole and fraction.
         encoding: Of a text file; a byte order mark is tolerated.

@@ -22,6 +22,7 @@ class ITransformerConfig(Architecture):
         d_ff: Width of the feed-forward part.
         heads: Attention heads; must divide ``d_model``.
         dropout: On embeddings, attention weights and the feed-forward part.
+        activation: Of the feed-forward part.
     """
 
     layers: int = tunable(2, low=1, high=4)
