@@ -45,8 +45,12 @@ def _devices() -> dict[str, str]:
 
 
 def _kernels() -> dict[str, str]:
-    choice = os.environ.get("FORETIDE_KERNELS", "auto")
-    return {"FORETIDE_KERNELS": choice}
+    import pkgutil
+
+    import kernels
+
+    found = [module.name for module in pkgutil.iter_modules(kernels.__path__) if module.ispkg]
+    return {"fused kernels": ", ".join(found) or "none in this version"}
 
 
 def _store(problems: list[str]) -> dict[str, str]:
