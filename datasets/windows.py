@@ -99,7 +99,7 @@ class Windows:
 
     def locate(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Series ``(B,)`` and origin row inside it ``(B,)`` of windows, in the order series, then time."""
-        series = torch.searchsorted(self._ends, indices, right=True)
+        series = torch.searchsorted(self._ends, indices.contiguous(), right=True)
         return series, self._first[series] + (indices - (self._ends[series] - self._counts[series])) * self.stride
 
     def batch(self, indices: Tensor) -> Batch:

@@ -95,8 +95,9 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes beside the target and renames."""
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+        # through a file of Python's, because torch's own says of a full disk no more than "unexpected pos"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 class Patience(EarlyStopping):
@@ -127,9 +128,12 @@ def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validat
         logging.getLogger(name).setLevel(logging.ERROR)
     accelerator = _accelerator(options)
     strategy = options.strategy if options.devices == 1 or options.strategy != "auto" else "ddp"
-    best = ModelCheckpoint(folder, "best", monitor="validation_loss" if validate else None, save_last=True,
-                           enable_version_counter=False, save_on_train_epoch_end=True)
-    callbacks: list[Any] = [best, progress]
+    # two of them: the "last" of Lightning's own pair is written only when the best one is
+    each: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
+    callbacks: list[Any] = [progress]
+    if validate:
+        callbacks.append(ModelCheckpoint(folder, "best", monitor="validation_loss", **each))
+    callbacks.append(ModelCheckpoint(folder, "last", **each))
     if validate and options.patience:
         callbacks.append(Patience("validation_loss", patience=options.patience, check_on_train_epoch_end=True))
     return Trainer(
