@@ -35,7 +35,8 @@ def write_forecast(forecast: "xarray.Dataset", target: Path) -> Path:
     suffix = target.suffix.lower()
     with atomic_path(target) as temporary:
         if suffix == ".nc":
-            forecast.to_netcdf(temporary, engine="h5netcdf")
+            # by way of memory: on a full disk HDF5 would print a page of its own before it fails
+            temporary.write_bytes(forecast.to_netcdf(engine="h5netcdf"))
         elif suffix == ".csv":
             to_frame(forecast).write_csv(temporary)
         elif suffix == ".parquet":

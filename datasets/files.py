@@ -104,7 +104,10 @@ def write_error(error: Exception, target: str | Path, temporary: Path | None = N
         code = error.errno
     if code is None and not isinstance(error, OSError) and temporary is not None and _disk_is_full(temporary.parent):
         code = errno.ENOSPC
-    return ForetideError(f"{target}: cannot be written: {_REMEDIES[code]}") if code in _REMEDIES else None
+    if code in _REMEDIES:
+        return ForetideError(f"{target}: cannot be written: {_REMEDIES[code]}")
+    cause = error.__cause__ or error.__context__
+    return write_error(cause, target, temporary) if isinstance(cause, Exception) else None
 
 
 def sha256(path: str | Path) -> str:
