@@ -113,11 +113,16 @@ def summary(scores: dict[str, Scores], reference: str = "seasonal_naive") -> dic
     base = table.get(reference)
     for row in table.values():
         if base:
-            row["skill_mae"] = 1 - row["mase"] / base["mase"]
+            row["skill_mae"] = _skill(row["mase"], base["mase"])
             if "scaled_crps" in row and "scaled_crps" in base:
-                row["skill_crps"] = 1 - row["scaled_crps"] / base["scaled_crps"]
+                row["skill_crps"] = _skill(row["scaled_crps"], base["scaled_crps"])
     return {"scores": table, "by_step": {name: model.by_step() for name, model in scores.items()},
             "by_variate": {name: model.by_variate() for name, model in scores.items()}}
+
+
+def _skill(error: float, reference: float) -> float:
+    """NaN beside a reference without error, as on a series that repeats itself exactly."""
+    return 1 - error / reference if reference else float("nan")
 
 
 def _errors(future: Tensor, forecast: Tensor, actual: Tensor, point: Tensor, quantiles: Tensor | None,

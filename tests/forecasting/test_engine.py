@@ -134,7 +134,7 @@ def test_mixed_precision(config: Callable[..., Any], prepared: Prepared, tmp_pat
         train(config(training={"precision": "16-mixed"}), prepared, tmp_path / "fp16")
 
 
-def test_deterministic_mode_holds_while_training(config: Callable[..., Any], prepared: Prepared, tmp_path: Path) -> None:
+def test_deterministic_mode_holds_in_training(config: Callable[..., Any], prepared: Prepared, tmp_path: Path) -> None:
     for deterministic in (True, False):
         chosen = config(training={"deterministic": deterministic})
         model = build_model(chosen, prepared)
