@@ -25,7 +25,7 @@ def page(options: Options, example: str = "") -> str:
     lines = [usage(options), ""]
     for paragraph in paragraphs:
         lines += [*textwrap.wrap(" ".join(paragraph.replace("``", "").split()), width), ""]
-    groups = dict.fromkeys(flag.group for flag in options.flags)
+    groups = dict.fromkeys(["", *(flag.group for flag in options.flags)])
     for group in groups:
         members = [flag for flag in options.flags if flag.group == group]
         lines.append(f"{group} (--{members[0].name.split('.')[0]}.…):" if group else "options:")

@@ -6,6 +6,7 @@ than the model.
 
 import json
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,9 +75,8 @@ def fit(model: Forecaster, make_windows: Callable[[str, torch.device], Windows],
     with warnings.catch_warnings(), _deterministic_flag():
         warnings.simplefilter("ignore")
         trainer = _trainer(options, folder, progress, validate, max_steps)
-        trainer.fit(model, datamodule=module, ckpt_path=resumed, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        with _interruptible(trainer):
+            trainer.fit(model, datamodule=module, ckpt_path=resumed, weights_only=True)
     losses = [row["validation_loss"] for row in progress.epochs]
     best_epoch = 1 + min(range(len(losses)), key=losses.__getitem__) if validate else len(losses)
     fitted = Fit(progress.epochs, best_epoch, validate and len(losses) < options.max_epochs, trainer.is_global_zero)
@@ -106,6 +106,19 @@ class Patience(EarlyStopping):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at what the checkpoint brought."""
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """Passes Ctrl-C on: Lightning would end the process with 1, and leave the key without effect."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from error
 
 
 @contextmanager
