@@ -9,5 +9,7 @@ for _name in ("datasets", "kernels"):
         version(_name)
     except PackageNotFoundError:
         continue
-    raise ImportError(f"the distribution {_name!r} (Hugging Face) is installed in this environment and hides Foretide's own "
-                      f"package {_name!r}; give Foretide an environment of its own, or run: pip uninstall {_name}")
+    raise ImportError(
+        f"the distribution {_name!r} (Hugging Face) is installed in this environment and hides Foretide's own "
+        f"package {_name!r}; give Foretide an environment of its own, or run: pip uninstall {_name}"
+    )

@@ -58,9 +58,12 @@ def export_archive(folder: str | Path, target: str | Path) -> Path:
     if not archive.name.endswith(ARCHIVES):
         raise ForetideError(f"{archive}: expected a name that ends in {' or '.join(ARCHIVES)}")
     run_id = load(root).run["run_id"]
-    with atomic_path(archive) as temporary, temporary.open("wb") as raw, \
-            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed, \
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with (
+        atomic_path(archive) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
         for name in [SUMS, *sorted(verify(root))]:
             entry = tarfile.TarInfo(f"{run_id}/{name}")
             entry.size, entry.mode = (root / name).stat().st_size, 0o644
@@ -112,19 +115,22 @@ def _extract(archive: Path, folder: Path) -> None:
                     with file, (folder / PurePosixPath(entry.name).name).open("wb") as copy:
                         shutil.copyfileobj(file, copy)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ForetideError(f"{archive}: is not readable as .tar.gz ({error}); "
-                            "the file is truncated or something else: copy it again") from error
+        raise ForetideError(
+            f"{archive}: is not readable as .tar.gz ({error}); the file is truncated or something else: copy it again"
+        ) from error
 
 
 def _plain_file(archive: Path, entry: tarfile.TarInfo) -> tarfile.TarInfo:
     path = PurePosixPath(entry.name)
     parts = [part for part in path.parts if part != "."]
     if path.is_absolute() or ".." in parts or "\\" in entry.name or len(parts) > 2:
-        raise ForetideError(f"{archive}: {entry.name!r} leads out of the artifact's folder; "
-                            "an archive like this is not unpacked")
+        raise ForetideError(
+            f"{archive}: {entry.name!r} leads out of the artifact's folder; an archive like this is not unpacked"
+        )
     if not entry.isfile():
-        raise ForetideError(f"{archive}: {entry.name!r} is a link or device, expected plain files; "
-                            "an archive like this is not unpacked")
+        raise ForetideError(
+            f"{archive}: {entry.name!r} is a link or device, expected plain files; an archive like this is not unpacked"
+        )
     return entry
 
 
@@ -134,6 +140,8 @@ def _same(origin: Path, target: Path) -> bool:
         return False
     verify(target)
     if (target / SUMS).read_bytes() != (origin / SUMS).read_bytes():
-        raise ForetideError(f"{origin / RUN}: run_id: {target.name!r} names another run in {target.parent}; "
-                            "delete that one first, if it is not needed")
+        raise ForetideError(
+            f"{origin / RUN}: run_id: {target.name!r} names another run in {target.parent}; "
+            "delete that one first, if it is not needed"
+        )
     return True

@@ -49,39 +49,89 @@ class Command:
 COMMANDS = (
     Command("demo", "demo:demo", "train, score, register and forecast on the sample series, and write a report"),
     Command("data list", "data:list_datasets", "list the catalogued datasets and which are here"),
-    Command("data describe", "data:describe", "extent, variates, split, quirks and licence of a dataset", ("data",),
-            "ETTh1"),
-    Command("data check", "data:check", "find gaps, duplicates, sentinels, text and outliers, with row numbers",
-            ("data",), "mine.csv"),
-    Command("data export", "data:export", "write a checked dataset as one file for a compute node", ("data", "output"),
-            "ETTh1 ETTh1.nc"),
-    Command("train", "training:train", "train a model and score it on every test window beside baselines", (),
-            "--data mine.csv --lookback 168 --horizon 48 --promote"),
-    Command("evaluate", "forecasting:evaluate", "score a stored model on the test part of a dataset", (),
-            "--data mine.csv"),
-    Command("backtest", "forecasting:backtest", "forecast from rolling origins and keep every forecast", (),
-            "--data mine.csv --stride 24 --output backtest.parquet"),
-    Command("forecast", "forecasting:forecast", "forecast what follows the last row, with intervals", (),
-            "--data mine.csv --horizon 48 --output forecast.parquet"),
-    Command("compare", "runs:compare", "put runs side by side, with an interval for each difference", ("runs",),
-            "--project mine"),
+    Command(
+        "data describe", "data:describe", "extent, variates, split, quirks and licence of a dataset", ("data",), "ETTh1"
+    ),
+    Command(
+        "data check",
+        "data:check",
+        "find gaps, duplicates, sentinels, text and outliers, with row numbers",
+        ("data",),
+        "mine.csv",
+    ),
+    Command(
+        "data export",
+        "data:export",
+        "write a checked dataset as one file for a compute node",
+        ("data", "output"),
+        "ETTh1 ETTh1.nc",
+    ),
+    Command(
+        "train",
+        "training:train",
+        "train a model and score it on every test window beside baselines",
+        (),
+        "--data mine.csv --lookback 168 --horizon 48 --promote",
+    ),
+    Command(
+        "evaluate", "forecasting:evaluate", "score a stored model on the test part of a dataset", (), "--data mine.csv"
+    ),
+    Command(
+        "backtest",
+        "forecasting:backtest",
+        "forecast from rolling origins and keep every forecast",
+        (),
+        "--data mine.csv --stride 24 --output backtest.parquet",
+    ),
+    Command(
+        "forecast",
+        "forecasting:forecast",
+        "forecast what follows the last row, with intervals",
+        (),
+        "--data mine.csv --horizon 48 --output forecast.parquet",
+    ),
+    Command(
+        "compare",
+        "runs:compare",
+        "put runs side by side, with an interval for each difference",
+        ("runs",),
+        "--project mine",
+    ),
     Command("runs list", "runs:list_runs", "list the runs in the store", (), "--project mine --order mse"),
-    Command("runs show", "runs:show_run", "show one run: scores, configuration, command, versions", ("run_id",),
-            "3f2a"),
+    Command(
+        "runs show", "runs:show_run", "show one run: scores, configuration, command, versions", ("run_id",), "3f2a"
+    ),
     Command("runs import", "runs:import_run", "take in a folder of results made elsewhere", ("folder",), "results/"),
     Command("runs delete", "runs:delete_run", "delete a run and its artifact", ("run_id",), "3f2a"),
     Command("models list", "models:list_models", "list registered models, and the kinds that can be trained"),
-    Command("models register", "models:register", "make a run a version of its project's model", ("run_id",),
-            "3f2a --promote"),
-    Command("models promote", "models:promote", "make a version the champion of its project", ("project", "version"),
-            "mine 2"),
+    Command(
+        "models register",
+        "models:register",
+        "make a run a version of its project's model",
+        ("run_id",),
+        "3f2a --promote",
+    ),
+    Command(
+        "models promote",
+        "models:promote",
+        "make a version the champion of its project",
+        ("project", "version"),
+        "mine 2",
+    ),
     Command("models rollback", "models:rollback", "make the previous champion champion again", ("project",), "mine"),
-    Command("models alias", "models:alias", "give a version a name of your own", ("project", "name", "version"),
-            "mine challenger 2"),
-    Command("models show", "models:show", "show a version: data, sizes, scores, promotions", ("project", "version"),
-            "mine"),
-    Command("models export", "models:export", "write a version as one archive", ("project", "output"),
-            "mine mine.tar.gz"),
+    Command(
+        "models alias",
+        "models:alias",
+        "give a version a name of your own",
+        ("project", "name", "version"),
+        "mine challenger 2",
+    ),
+    Command(
+        "models show", "models:show", "show a version: data, sizes, scores, promotions", ("project", "version"), "mine"
+    ),
+    Command(
+        "models export", "models:export", "write a version as one archive", ("project", "output"), "mine mine.tar.gz"
+    ),
     Command("models import", "models:import_model", "take in an exported model", ("source",), "mine.tar.gz --promote"),
     Command("models delete", "models:delete", "delete a version from the registry", ("project", "version"), "mine 1"),
     Command("doctor", "doctor:doctor", "show devices, versions, store and data, and what is wrong"),
@@ -153,10 +203,17 @@ def overview(group: str | None = None) -> str:
     width = max(len(c.name) for c in shown) + 2
     title = ["Foretide: forecasting that people can run.", ""] if group is None else []
     call = "COMMAND" if group is None else f"{group} COMMAND"
-    return "\n".join([
-        *title, f"usage: foretide {call} [options]", "", *(f"  {c.name.ljust(width)}{c.help}" for c in shown), "",
-        "'foretide COMMAND --help' explains a command; '--config FILE' reads its options from a YAML file, which",
-        "'--print_config' prints. To begin with: 'foretide demo', or 'foretide data check FILE' for your own file."])
+    return "\n".join(
+        [
+            *title,
+            f"usage: foretide {call} [options]",
+            "",
+            *(f"  {c.name.ljust(width)}{c.help}" for c in shown),
+            "",
+            "'foretide COMMAND --help' explains a command; '--config FILE' reads its options from a YAML file, which",
+            "'--print_config' prints. To begin with: 'foretide demo', or 'foretide data check FILE' for your own file.",
+        ]
+    )
 
 
 def find_command(words: Sequence[str]) -> tuple[Command | None, list[str]]:

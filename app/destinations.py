@@ -65,8 +65,10 @@ def to_frame(forecast: "xarray.Dataset") -> "polars.DataFrame":
     columns: dict[str, Any] = {
         "unique_id" if many else "variate": np.repeat(np.array(groups, dtype=object), steps),
         "unit": np.repeat(np.array(units, dtype=object), steps),
-        "origin": np.repeat(last, steps).astype("datetime64[us]"), "ds": times.reshape(-1).astype("datetime64[us]"),
-        "forecast": point.reshape(-1)}
+        "origin": np.repeat(last, steps).astype("datetime64[us]"),
+        "ds": times.reshape(-1).astype("datetime64[us]"),
+        "forecast": point.reshape(-1),
+    }
     if "quantile" in forecast:
         table = forecast["quantile"].values  # (groups, H, 1, Q) or (H, groups, Q)
         table = table[:, :, 0] if many else table.transpose(1, 0, 2)

@@ -50,9 +50,11 @@ def usage(options: Options) -> str:
 
 def _common(options: Options) -> Sequence[tuple[str, str]]:
     spread = run_parameter(options.function) is not None
-    return ((f"{CONFIG} FILE", "read options from this YAML file; those on the command line win"),
-            (PRINT, "print all options as such a file, and do nothing else"),
-            ("-h, --help", f"show this page{'; with --model NAME, for that model' if spread else ''}"))
+    return (
+        (f"{CONFIG} FILE", "read options from this YAML file; those on the command line win"),
+        (PRINT, "print all options as such a file, and do nothing else"),
+        ("-h, --help", f"show this page{'; with --model NAME, for that model' if spread else ''}"),
+    )
 
 
 def _typed(flag: Flag, options: Options) -> str:

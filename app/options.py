@@ -164,8 +164,10 @@ def read_file(path: Path, flags: Sequence[Flag]) -> dict[str, Any]:
         elif not isinstance(value, Mapping):
             raise ForetideError(f"{path}: {key}: found {value!r}, expected a mapping of options")
         else:
-            found |= {f"{key}.{inner}": _converted(f"{path}: {key}", str(inner), item, members, members)
-                      for inner, item in value.items()}
+            found |= {
+                f"{key}.{inner}": _converted(f"{path}: {key}", str(inner), item, members, members)
+                for inner, item in value.items()
+            }
     return found
 
 
@@ -182,7 +184,7 @@ def named_model(words: Sequence[str]) -> str:
     model = DEFAULT_MODEL
     for position, word in enumerate(words):
         flag, equals, value = word.partition("=")
-        value = value if equals else "".join(words[position + 1:position + 2])
+        value = value if equals else "".join(words[position + 1 : position + 2])
         if flag == CONFIG and value:
             model = str(read_yaml(Path(value)).get("model", model))
         elif flag == "--model" and value:

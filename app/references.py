@@ -50,8 +50,9 @@ class Reference:
         return build(RunConfig, self.stored.config, str(self.folder / CONFIG))
 
 
-def find_model(model: str, project: str | None = None,
-               read: "Callable[[Reference], Series] | None" = None) -> Reference:
+def find_model(
+    model: str, project: str | None = None, read: "Callable[[Reference], Series] | None" = None
+) -> Reference:
     """The artifact behind a name.
 
     Args:
@@ -69,8 +70,11 @@ def find_model(model: str, project: str | None = None,
     if os.sep in model or (folder / "schema.json").exists():
         return Reference(folder, str(folder))
     store = RunStore()
-    versions = [version for name in ([project] if project else store.projects())
-                for version in _named(store.versions(name), model)]
+    versions = [
+        version
+        for name in ([project] if project else store.projects())
+        for version in _named(store.versions(name), model)
+    ]
     found = [Reference(version.artifact, f"{version.project} version {version.version}") for version in versions]
     if len(found) == 1:
         return found[0]
@@ -91,15 +95,19 @@ def _named(versions: list[Version], which: str) -> list[Version]:
 def _unknown(store: "RunStore", model: str, project: str | None) -> ForetideError:
     projects = store.projects()
     if not projects:
-        return ForetideError(f"--model: found {model!r}, but no model is registered under {home()}; make one with "
-                             "'foretide train --data FILE --promote'")
+        return ForetideError(
+            f"--model: found {model!r}, but no model is registered under {home()}; make one with "
+            "'foretide train --data FILE --promote'"
+        )
     if project or len(projects) == 1:
         try:
             store.resolve(project or projects[0], model)
         except ForetideError as error:
             return ForetideError(f"--model: {error}")
-    return ForetideError(f"--model: found {model!r}, which none of the projects {', '.join(projects)} has; expected an "
-                         "alias, a version, a run or a folder; see 'foretide models list'")
+    return ForetideError(
+        f"--model: found {model!r}, which none of the projects {', '.join(projects)} has; expected an "
+        "alias, a version, a run or a folder; see 'foretide models list'"
+    )
 
 
 def _matching(found: list[Reference], model: str, read: "Callable[[Reference], Series] | None") -> Reference:
@@ -119,8 +127,10 @@ def _matching(found: list[Reference], model: str, read: "Callable[[Reference], S
     if len(failures) == len(found):
         raise failures[0]
     if not fitting:
-        raise ForetideError(f"--model {model}: none of the projects {names} fits the variates and frequency of the "
-                            "data; name one with --project to see what differs")
+        raise ForetideError(
+            f"--model {model}: none of the projects {names} fits the variates and frequency of the "
+            "data; name one with --project to see what differs"
+        )
     names = ", ".join(reference.label.rpartition(" version ")[0] for reference in fitting)
     raise ForetideError(f"--model {model}: the projects {names} all fit the data; name one with --project")
 

@@ -110,8 +110,10 @@ class Registry:
             if str(which) == str(version.version) or which in version.aliases:
                 return version
         known = ", ".join(" = ".join([str(version.version), *version.aliases]) for version in versions)
-        raise ForetideError(f"project {project!r}: has no version or alias {which!r}; found {known}; "
-                            "see: foretide models promote --help")
+        raise ForetideError(
+            f"project {project!r}: has no version or alias {which!r}; found {known}; "
+            "see: foretide models promote --help"
+        )
 
     def promote(self, project: str, version: int, *, action: str = "promote") -> None:
         """Makes a version the champion; the champion before it becomes ``previous``. The change is recorded.
@@ -141,16 +143,22 @@ class Registry:
         versions = self.versions(project)
         target = next((version for version in versions if PREVIOUS in version.aliases), None)
         if target is None or CHAMPION in target.aliases:
-            raise ForetideError(f"project {project!r}: has no previous champion to go back to; "
-                                "promote a version by its number")
+            raise ForetideError(
+                f"project {project!r}: has no previous champion to go back to; promote a version by its number"
+            )
         self.promote(project, target.version, action="rollback")
         return self.resolve(project)
 
     def history(self, project: str) -> list[Promotion]:
         """Every change of the champion, oldest first."""
         events = sorted((key, value) for key, value in self._model_tags(project).items() if key.startswith(_EVENT))
-        return [Promotion(when=datetime.strptime(key.removeprefix(_EVENT), "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC),
-                          **json.loads(value)) for key, value in events]
+        return [
+            Promotion(
+                when=datetime.strptime(key.removeprefix(_EVENT), "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC),
+                **json.loads(value),
+            )
+            for key, value in events
+        ]
 
     def set_alias(self, project: str, alias: str, version: int) -> None:
         """Points an alias of one's own at a version.
@@ -159,11 +167,15 @@ class Registry:
             ForetideError: The alias is kept by Foretide or malformed, or there is no such version.
         """
         if alias in (CHAMPION, PREVIOUS):
-            raise ForetideError(f"alias {alias!r}: is set by promotion and rollback alone, so that its history is "
-                                "complete; see: foretide models promote --help")
+            raise ForetideError(
+                f"alias {alias!r}: is set by promotion and rollback alone, so that its history is "
+                "complete; see: foretide models promote --help"
+            )
         if not _ALIAS.fullmatch(alias) or alias.lower() == LATEST or re.fullmatch(r"[vV]\d+", alias):
-            raise ForetideError(f"alias {alias!r}: expected a letter, then up to 63 letters, digits, '-' or '_'; "
-                                f"{LATEST!r} and names like 'v3' are taken")
+            raise ForetideError(
+                f"alias {alias!r}: expected a letter, then up to 63 letters, digits, '-' or '_'; "
+                f"{LATEST!r} and names like 'v3' are taken"
+            )
         self.resolve(project, version)
         with self.store.writing() as client:
             client.set_registered_model_alias(escape(project), alias, str(version))
@@ -191,8 +203,10 @@ class Registry:
         return [self._version(*row) for row in found if "artifact" in row[3]]
 
     def _read_file(self) -> list[tuple[str, int, int, dict[str, str], list[str]]]:
-        return [(name, version, created, json.loads(tags), json.loads(aliases))
-                for name, version, created, tags, aliases in self.store.query(_VERSIONS)]
+        return [
+            (name, version, created, json.loads(tags), json.loads(aliases))
+            for name, version, created, tags, aliases in self.store.query(_VERSIONS)
+        ]
 
     def _read_client(self) -> list[tuple[str, int, int, dict[str, str], list[str]]]:
         with self.store.reading() as client:
@@ -201,14 +215,27 @@ class Registry:
                 aliases = {alias: int(version) for alias, version in model.aliases.items()}
                 for found in _pages(client.search_model_versions, filter_string=f"name = '{model.name}'"):
                     number = int(found.version)
-                    rows.append((model.name, number, found.creation_timestamp, dict(found.tags),
-                                 [alias for alias, version in aliases.items() if version == number]))
+                    rows.append(
+                        (
+                            model.name,
+                            number,
+                            found.creation_timestamp,
+                            dict(found.tags),
+                            [alias for alias, version in aliases.items() if version == number],
+                        )
+                    )
         return sorted(rows, key=lambda row: row[:2])
 
     def _version(self, name: str, version: int, created: int, tags: dict[str, str], aliases: list[str]) -> Version:
-        return Version(project=unescape(name), version=version, run_id=tags["run_id"],
-                       artifact=self.home / tags["artifact"], aliases=tuple(sorted(aliases)),
-                       created=datetime.fromtimestamp(created / 1000, UTC), model=tags.get("model", ""))
+        return Version(
+            project=unescape(name),
+            version=version,
+            run_id=tags["run_id"],
+            artifact=self.home / tags["artifact"],
+            aliases=tuple(sorted(aliases)),
+            created=datetime.fromtimestamp(created / 1000, UTC),
+            model=tags.get("model", ""),
+        )
 
     def _model_tags(self, project: str) -> dict[str, str]:
         if self.store.is_empty:
@@ -217,8 +244,14 @@ class Registry:
             statement = "SELECT key, value FROM registered_model_tags WHERE name = ? AND workspace = 'default'"
             return dict(self.store.query(statement, (escape(project),)))
         with self.store.reading() as client:
-            return next((dict(model.tags) for model in _pages(client.search_registered_models)
-                         if model.name == escape(project)), {})
+            return next(
+                (
+                    dict(model.tags)
+                    for model in _pages(client.search_registered_models)
+                    if model.name == escape(project)
+                ),
+                {},
+            )
 
 
 def add_version(client: "MlflowClient", project: str, internal_id: str, tags: dict[str, str]) -> int:
@@ -232,8 +265,9 @@ def add_version(client: "MlflowClient", project: str, internal_id: str, tags: di
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     # MLflow wants a source. This form names no folder, passes its checks, and survives a move; the tag holds the path.
-    made = client.create_model_version(name, source=f"runs:/{internal_id}/artifact", run_id=internal_id, tags=tags,
-                                       await_creation_for=0)
+    made = client.create_model_version(
+        name, source=f"runs:/{internal_id}/artifact", run_id=internal_id, tags=tags, await_creation_for=0
+    )
     return int(made.version)
 
 
@@ -250,8 +284,9 @@ def unescape(name: str) -> str:
 def check_project(project: str) -> None:
     """Refuses a name that could not be typed, printed or stored."""
     if project != project.strip() or not project.isprintable() or len(project) > 80 or not project.strip("."):
-        raise ForetideError(f"project {project!r}: expected a name of 1 to 80 printable characters, "
-                            "without spaces at its ends")
+        raise ForetideError(
+            f"project {project!r}: expected a name of 1 to 80 printable characters, without spaces at its ends"
+        )
 
 
 def _instead(name: str, known: list[str]) -> str:

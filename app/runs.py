@@ -95,8 +95,10 @@ class RunStore(Registry):
         artifact = load(folder, weights=False)
         run_id = artifact.run["run_id"]
         if Path(folder).resolve() != artifact_folder(run_id, self.home).resolve():
-            raise ForetideError(f"{folder}: expected the artifact at {artifact_folder(run_id, self.home)}; "
-                                "bring it in with: foretide runs import")
+            raise ForetideError(
+                f"{folder}: expected the artifact at {artifact_folder(run_id, self.home)}; "
+                "bring it in with: foretide runs import"
+            )
         tags = _tags(artifact, kind)
         check_project(tags["project"])
         with self.store.writing() as client:
@@ -143,8 +145,14 @@ class RunStore(Registry):
         matching = [self._row(record) for record in ([exact] if exact else self._read(_Choice(prefix=run_id)))]
         if len(matching) != 1:
             names = ", ".join(sorted(row.run_id for row in matching)[:5])
-            raise ForetideError(f"run {run_id!r}: " + (f"{len(matching)} runs begin like that: {names}; give more of it"
-                                                       if matching else "no such run; see: foretide runs list"))
+            raise ForetideError(
+                f"run {run_id!r}: "
+                + (
+                    f"{len(matching)} runs begin like that: {names}; give more of it"
+                    if matching
+                    else "no such run; see: foretide runs list"
+                )
+            )
         return matching[0]
 
     def delete(self, run_id: str) -> None:
@@ -181,8 +189,9 @@ class RunStore(Registry):
             tags = {key: value for key, value in row.tags.items() if key in _VERSION_TAGS}
             return add_version(client, project, record.internal_id, tags)
 
-    def _record(self, client: "MlflowClient", artifact: Artifact, tags: dict[str, str],
-                internal_id: str | None) -> None:
+    def _record(
+        self, client: "MlflowClient", artifact: Artifact, tags: dict[str, str], internal_id: str | None
+    ) -> None:
         started = _milliseconds(artifact.run.get("started"))
         ended = started + round(1000 * float(artifact.run.get("seconds") or 0.0))
         if internal_id is None:
@@ -194,9 +203,9 @@ class RunStore(Registry):
         metrics = [Metric(name, value, ended, step) for name, value, step in _metrics(artifact.metrics, tags["model"])]
         params = [Param(name, value) for name, value in _flatten(artifact.config)]
         for first in range(0, len(metrics), _METRICS):
-            client.log_batch(internal_id, metrics=metrics[first:first + _METRICS])
+            client.log_batch(internal_id, metrics=metrics[first : first + _METRICS])
         for first in range(0, len(params), _PARAMS):
-            client.log_batch(internal_id, params=params[first:first + _PARAMS])
+            client.log_batch(internal_id, params=params[first : first + _PARAMS])
         client.set_terminated(internal_id, "FINISHED", ended)
 
     def _analyze(self) -> None:
@@ -220,10 +229,21 @@ class RunStore(Registry):
     def _row(self, record: "_Record") -> RunRow:
         tags = {key: value for key, value in record.tags.items() if not key.startswith("mlflow.")}
         seconds = (record.ended - record.started) / 1000 if record.ended else None
-        return RunRow(run_id=tags["run_id"], project=tags["project"], kind=tags["kind"], model=tags["model"],
-                      status=record.status.lower(), started=datetime.fromtimestamp(record.started / 1000, UTC),
-                      seconds=seconds, lookback=_integer(tags.get("lookback")), horizon=_integer(tags.get("horizon")),
-                      artifact=self.home / tags["artifact"], params=record.params, metrics=record.metrics, tags=tags)
+        return RunRow(
+            run_id=tags["run_id"],
+            project=tags["project"],
+            kind=tags["kind"],
+            model=tags["model"],
+            status=record.status.lower(),
+            started=datetime.fromtimestamp(record.started / 1000, UTC),
+            seconds=seconds,
+            lookback=_integer(tags.get("lookback")),
+            horizon=_integer(tags.get("horizon")),
+            artifact=self.home / tags["artifact"],
+            params=record.params,
+            metrics=record.metrics,
+            tags=tags,
+        )
 
 
 class _Choice(NamedTuple):
@@ -252,25 +272,48 @@ def _read_file(store: Store, choice: _Choice) -> list[_Record]:
     metric, direction = choice.order.removeprefix("-"), "DESC" if choice.order.startswith("-") else "ASC"
     ranking = "r.start_time DESC" if choice.order == "started" else f"m.value IS NULL, m.value {direction}"
     length = _LONGEST if choice.exact else len(choice.prefix)
-    rows = store.query(_RUNS.format(ranking=ranking),
-                       (metric, choice.project, choice.project, length, choice.prefix, choice.limit))
+    rows = store.query(
+        _RUNS.format(ranking=ranking), (metric, choice.project, choice.project, length, choice.prefix, choice.limit)
+    )
     # SQLite's JSON keeps 15 digits of a number, so that metrics come as text.
-    return [_Record(internal_id, status, started, ended, json.loads(tags), json.loads(params),
-                    {name: float(text) for name, text in json.loads(metrics).items()})
-            for internal_id, status, started, ended, tags, params, metrics in rows]
+    return [
+        _Record(
+            internal_id,
+            status,
+            started,
+            ended,
+            json.loads(tags),
+            json.loads(params),
+            {name: float(text) for name, text in json.loads(metrics).items()},
+        )
+        for internal_id, status, started, ended, tags, params, metrics in rows
+    ]
 
 
 def _read_client(client: "MlflowClient", choice: _Choice) -> list[_Record]:
-    experiments = [found.experiment_id for found in client.search_experiments(filter_string="tags.foretide = 'project'")
-                   if choice.project in (None, found.name)]
+    experiments = [
+        found.experiment_id
+        for found in client.search_experiments(filter_string="tags.foretide = 'project'")
+        if choice.project in (None, found.name)
+    ]
     metric, direction = choice.order.removeprefix("-"), "DESC" if choice.order.startswith("-") else "ASC"
     ranking = "attributes.start_time DESC" if choice.order == "started" else f"metrics.`{metric}` {direction}"
     condition = f"tags.run_id = '{choice.prefix}'" if choice.exact else f"tags.run_id LIKE '{choice.prefix}%'"
     runs = client.search_runs(experiments, condition, order_by=[ranking], max_results=choice.limit)
     # An underscore in the prefix is a wildcard here, so more may come than was meant.
-    return [_Record(run.info.run_id, run.info.status, run.info.start_time, run.info.end_time, dict(run.data.tags),
-                    dict(run.data.params), dict(run.data.metrics))
-            for run in runs if run.data.tags["run_id"].startswith(choice.prefix)]
+    return [
+        _Record(
+            run.info.run_id,
+            run.info.status,
+            run.info.start_time,
+            run.info.end_time,
+            dict(run.data.tags),
+            dict(run.data.params),
+            dict(run.data.metrics),
+        )
+        for run in runs
+        if run.data.tags["run_id"].startswith(choice.prefix)
+    ]
 
 
 def _experiment(client: "MlflowClient", project: str) -> str:
@@ -293,8 +336,13 @@ def _tags(artifact: Artifact, kind: str) -> dict[str, str]:
     run, schema, config = artifact.run, artifact.schema, artifact.config
     project = config.get("project") or schema.get("project") or schema.get("title") or schema.get("source") or "unnamed"
     model = config.get("model") or next(iter(artifact.metrics.get("scores", {})), "model")
-    found = {"run_id": run["run_id"], "artifact": f"artifacts/{run['run_id']}", "kind": kind, "project": project,
-             "model": model}
+    found = {
+        "run_id": run["run_id"],
+        "artifact": f"artifacts/{run['run_id']}",
+        "kind": kind,
+        "project": project,
+        "model": model,
+    }
     found |= {key: schema.get(key) for key in _SCHEMA_TAGS} | {key: run.get(key) for key in _RUN_TAGS}
     return {key: _text(value) for key, value in found.items() if value is not None}
 

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SERVERS = ("http", "https", "postgresql", "mysql", "mssql")
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-          "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 _WAIT = 3.0
 _LOCK_WAIT = 60.0
 _UPGRADE = "the run store was made by another version of MLflow; keep a copy, then run 'mlflow db upgrade' on it"
@@ -117,8 +121,10 @@ class Store:
             database.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=_LOCK_WAIT)
         except Timeout as error:
-            raise ForetideError(f"{lock.lock_file}: held by another Foretide process for {_LOCK_WAIT:.0f} s; "
-                                "wait until that one has finished, or end it, and try again") from error
+            raise ForetideError(
+                f"{lock.lock_file}: held by another Foretide process for {_LOCK_WAIT:.0f} s; "
+                "wait until that one has finished, or end it, and try again"
+            ) from error
         except OSError as error:
             raise write_error(error, database) or error from error
         try:
@@ -152,12 +158,15 @@ def _database_file(uri: str) -> Path | None:
         return None
     name = uri.removeprefix("sqlite:///")
     if name in (uri, "", ":memory:"):
-        raise ForetideError(f"MLFLOW_TRACKING_URI: found {uri!r}, expected sqlite:///FILE, postgresql://… or http://…; "
-                            "unset it to keep the runs under FORETIDE_HOME")
+        raise ForetideError(
+            f"MLFLOW_TRACKING_URI: found {uri!r}, expected sqlite:///FILE, postgresql://… or http://…; "
+            "unset it to keep the runs under FORETIDE_HOME"
+        )
     # SQLAlchemy decodes the path and MLflow does not: they would make two different files.
     if "%" in name or "?" in name:
-        raise ForetideError(f"{name}: a path with '%' or '?' cannot hold the run store; "
-                            "set FORETIDE_HOME to another folder")
+        raise ForetideError(
+            f"{name}: a path with '%' or '?' cannot hold the run store; set FORETIDE_HOME to another folder"
+        )
     return Path(name).absolute()
 
 

@@ -12,8 +12,10 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
     """An aligned table; the first ``left`` columns are set left, numbers right, by what each column holds."""
     cells = [list(head), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    to_left = [column < left or not any(row[column][:1].isdigit() or row[column][:1] in "-+." for row in rows)
-               for column in range(len(head))]
+    to_left = [
+        column < left or not any(row[column][:1].isdigit() or row[column][:1] in "-+." for row in rows)
+        for column in range(len(head))
+    ]
 
     def line(row: Sequence[str]) -> str:
         columns = zip(row, widths, to_left, strict=True)
@@ -34,9 +36,17 @@ def text_facts(facts: Mapping[str, str], width: int = 110) -> str:
 
 def score_table(scores: Mapping[str, Mapping[str, float]], titles: Mapping[str, str]) -> str:
     """Scores of several models: MSE and MAE on scaled data, the rest in original units."""
-    columns = {"mse": "MSE", "mae": "MAE", "mase": "MASE", "smape": "sMAPE %", "crps": "CRPS",
-               "coverage_80": "80 % covers", "coverage_95": "95 % covers", "skill_mae": "skill",
-               "skill_crps": "CRPS skill"}
+    columns = {
+        "mse": "MSE",
+        "mae": "MAE",
+        "mase": "MASE",
+        "smape": "sMAPE %",
+        "crps": "CRPS",
+        "coverage_80": "80 % covers",
+        "coverage_95": "95 % covers",
+        "skill_mae": "skill",
+        "skill_crps": "CRPS skill",
+    }
     used = {key: title for key, title in columns.items() if any(key in row for row in scores.values())}
     rows = [[titles.get(name, name), *[_score(key, row.get(key)) for key in used]] for name, row in scores.items()]
     return text_table(["model", *used.values()], rows)
@@ -45,8 +55,15 @@ def score_table(scores: Mapping[str, Mapping[str, float]], titles: Mapping[str, 
 def difference_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
     """Differences of scores, each with the ends of its 95 % interval and what it says; a negative one is better."""
     head = ["model", "against", "score", "difference", "from", "to", "verdict"]
-    body = [[*(titles.get(row[part], row[part]) for part in ("model", "baseline")), row["metric"].upper(),
-             *(f"{row[part]:+.4f}" for part in ("difference", "lower", "upper")), row["verdict"]] for row in rows]
+    body = [
+        [
+            *(titles.get(row[part], row[part]) for part in ("model", "baseline")),
+            row["metric"].upper(),
+            *(f"{row[part]:+.4f}" for part in ("difference", "lower", "upper")),
+            row["verdict"],
+        ]
+        for row in rows
+    ]
     return text_table(head, body, left=3)
 
 

@@ -15,8 +15,9 @@ _NUMBER = re.compile(r"-[\d.]")
 _FILE = Flag("config", str, "read options from this YAML file; those on the command line win")
 
 
-def regular(words: Sequence[str], flags: Sequence[Flag], positional: Sequence[str],
-            prog: str) -> Iterator[tuple[str, str]]:
+def regular(
+    words: Sequence[str], flags: Sequence[Flag], positional: Sequence[str], prog: str
+) -> Iterator[tuple[str, str]]:
     """Every option of a command line with its value, as the parser wants it: JSON for lists and mappings.
 
     Args:
@@ -107,8 +108,10 @@ def _refused(flag: Flag, words: list[str]) -> ForetideError:
 def _no_such(name: str, known: Mapping[str, Flag], prog: str) -> ForetideError:
     members = [text for text in known if text.startswith(f"{name}.")]
     if members:
-        return ForetideError(f"{name}: is a group of options; give them one by one, such as {members[0]}, "
-                             f"or all of them in a file for {CONFIG}")
+        return ForetideError(
+            f"{name}: is a group of options; give them one by one, such as {members[0]}, "
+            f"or all of them in a file for {CONFIG}"
+        )
     close = difflib.get_close_matches(name, [*known, PRINT, "--help"], n=1)
     hint = f"did you mean {close[0]}?" if close else f"see '{prog} --help'"
     return ForetideError(f"{name}: there is no such option; {hint}")

@@ -18,8 +18,18 @@ from typing import Any
 from benchmarks.harness import ROOT, VERSIONS, Child, Record, Timing, require_idle, run_child, write
 
 # What the network needs, and nothing else that this user has set.
-KEPT = ("PATH", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE",
-        "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "NO_PROXY")
+KEPT = (
+    "PATH",
+    "PIP_FIND_LINKS",
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_CERT",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
 OUTPUT = "foretide-demo"
 GB = 10**9
 WALL_TARGET, TRAINING_TARGET, MEMORY_TARGET = "<= 90", "<= 110", "<= 3"
@@ -67,9 +77,10 @@ def _records(case: str, runs: list[tuple[Child, Stages]]) -> list[Record]:
     for name in runs[0][1]:
         stages = [stages[name] for _, stages in runs]
         target = TRAINING_TARGET if name.startswith("train") else None
-        records += [_median(case, f"stage {name}", "s", [stage["seconds"] for stage in stages]),
-                    _median(case, f"stage {name}, processor time", "CPU-s", [stage["cpu_seconds"] for stage in stages],
-                            target)]
+        records += [
+            _median(case, f"stage {name}", "s", [stage["seconds"] for stage in stages]),
+            _median(case, f"stage {name}, processor time", "CPU-s", [stage["cpu_seconds"] for stage in stages], target),
+        ]
     return records
 
 
@@ -80,11 +91,19 @@ def _median(case: str, metric: str, unit: str, samples: list[float], target: str
 
 def _installed(clone: Path) -> dict[str, Any]:
     """Versions in the clone's environment, which is not the one that runs this."""
-    listed = subprocess.run([clone / ".venv/bin/python", "-m", "pip", "list", "--format=json",
-                             "--disable-pip-version-check"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        [clone / ".venv/bin/python", "-m", "pip", "list", "--format=json", "--disable-pip-version-check"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = {entry["name"].lower(): entry["version"] for entry in json.loads(listed.stdout)}
-    python = subprocess.run([clone / ".venv/bin/python", "-c", "import platform; print(platform.python_version())"],
-                            capture_output=True, text=True, check=True)
+    python = subprocess.run(
+        [clone / ".venv/bin/python", "-c", "import platform; print(platform.python_version())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return {"python": python.stdout.strip(), **{name: found[name] for name in VERSIONS if name in found}}
 
 

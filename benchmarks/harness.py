@@ -153,8 +153,9 @@ def measure(call: Callable[[], Any], repeats: int = 10, warmup: int = 2) -> Timi
     return Timing(tuple(_seconds(call) for _ in range(repeats)))
 
 
-def measure_beside(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int = 10,
-                   warmup: int = 2) -> tuple[Timing, Timing]:
+def measure_beside(
+    ours: Callable[[], Any], peer: Callable[[], Any], repeats: int = 10, warmup: int = 2
+) -> tuple[Timing, Timing]:
     """Times two calls in turns, each first every other time, so that a drift of the machine meets both alike."""
     calls = (ours, peer)
     for _ in range(warmup):
@@ -170,8 +171,16 @@ def measure_beside(ours: Callable[[], Any], peer: Callable[[], Any], repeats: in
 def run_child(command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Child:
     """Runs a command to its end and says what it used."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=cwd, env=None if env is None else dict(env), text=True, errors="replace",
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=None if env is None else dict(env),
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
@@ -205,8 +214,14 @@ def describe_device() -> str:
     name = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
-        name = next((line.split(":", 1)[1].strip() for line in information.read_text().splitlines()
-                     if line.startswith("model name")), name)
+        name = next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in information.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            name,
+        )
     cpu = f"{name}, {cores} cores"
     torch = sys.modules.get("torch")
     return f"{torch.cuda.get_device_name()} ({cpu})" if torch is not None and torch.cuda.is_available() else cpu
@@ -228,13 +243,25 @@ def commit() -> str:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     if head.returncode:
         return "unknown"
-    changed = subprocess.run(["git", "status", "--porcelain", "--", ".", ":(exclude)benchmarks/results"], cwd=ROOT,
-                             capture_output=True, text=True, check=False).stdout.strip()
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", ".", ":(exclude)benchmarks/results"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
     return head.stdout.strip() + ("+" if changed else "")
 
 
-def write(name: str, records: Sequence[Record], *, peers: Sequence[str] = (), device: str | None = None,
-          installed: Mapping[str, str] | None = None, folder: Path = RESULTS) -> Path:
+def write(
+    name: str,
+    records: Sequence[Record],
+    *,
+    peers: Sequence[str] = (),
+    device: str | None = None,
+    installed: Mapping[str, str] | None = None,
+    folder: Path = RESULTS,
+) -> Path:
     """Writes ``<folder>/<name>.json`` in the common form, and returns its path.
 
     Args:
@@ -249,9 +276,11 @@ def write(name: str, records: Sequence[Record], *, peers: Sequence[str] = (), de
     if not seen or len(set(seen)) != len(seen):
         raise ValueError(f"{name}: expected at least one record, and no two of the same case, metric and device")
     content = {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]), "commit": commit(),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": device or describe_device(), "versions": dict(installed or versions(peers)),
+        "device": device or describe_device(),
+        "versions": dict(installed or versions(peers)),
         "records": [_plain(record) for record in records],
     }
     path = folder / f"{name}.json"

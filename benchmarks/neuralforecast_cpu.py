@@ -59,22 +59,43 @@ def _records(found: dict[str, list[dict[str, float]]]) -> list[Record]:
     def record(case: str, metric: str, unit: str, what: str, key: str, scale: float, target: str | None) -> Record:
         ours = [scale * run[key] for run in found[f"ours-{what}"]]
         theirs = [scale * run[key] for run in found[f"peer-{what}"]]
-        return Record(case, metric, unit, statistics.median(ours), max(ours) - min(ours), PEER, statistics.median(theirs),
-                      target=target, target_of="ratio")
+        return Record(
+            case,
+            metric,
+            unit,
+            statistics.median(ours),
+            max(ours) - min(ours),
+            PEER,
+            statistics.median(theirs),
+            target=target,
+            target_of="ratio",
+        )
 
     return [
         record("iTransformer 256, 32 windows, 96 -> 96", "training step", "ms", "step", "seconds", 1e3, ">= 2"),
         record("iTransformer 256, 96 -> 96", "forecast from a loaded model", "ms", "forecast", "seconds", 1e3, ">= 10"),
         record(f"iTransformer 256, {WINDOWS} windows", "rolling backtest", "s", "backtest", "seconds", 1.0, ">= 10"),
-        record(f"iTransformer 256, {WINDOWS} windows", "peak memory of the backtest", "MB", "backtest", "peak", 1e-6, ">= 1"),
+        record(
+            f"iTransformer 256, {WINDOWS} windows",
+            "peak memory of the backtest",
+            "MB",
+            "backtest",
+            "peak",
+            1e-6,
+            ">= 1",
+        ),
     ]
 
 
 def _config() -> Any:
     from forecasting.config import RunConfig, SplitOptions
 
-    return RunConfig("ETTh1", architecture={"layers": 2, "d_model": 256, "d_ff": 256}, calendar=False,
-                     split=SplitOptions("published"))
+    return RunConfig(
+        "ETTh1",
+        architecture={"layers": 2, "d_model": 256, "d_ff": 256},
+        calendar=False,
+        split=SplitOptions("published"),
+    )
 
 
 def _ours_step(work: Path) -> dict[str, float]:
@@ -181,10 +202,29 @@ def _peer(steps: int) -> Any:
     from neuralforecast import NeuralForecast
     from neuralforecast.models import iTransformer
 
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
-    model = iTransformer(h=96, input_size=96, n_series=7, hidden_size=256, n_heads=8, e_layers=2, d_ff=256, dropout=0.1,
-                         windows_batch_size=32, learning_rate=1e-4, max_steps=steps, scaler_type="identity",
-                         val_check_steps=10**6, accelerator="cpu", **quiet)
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "enable_checkpointing": False,
+    }
+    model = iTransformer(
+        h=96,
+        input_size=96,
+        n_series=7,
+        hidden_size=256,
+        n_heads=8,
+        e_layers=2,
+        d_ff=256,
+        dropout=0.1,
+        windows_batch_size=32,
+        learning_rate=1e-4,
+        max_steps=steps,
+        scaler_type="identity",
+        val_check_steps=10**6,
+        accelerator="cpu",
+        **quiet,
+    )
     return NeuralForecast(models=[model], freq="h")
 
 
@@ -194,13 +234,18 @@ def _frame() -> Any:
 
     series = sources.load("ETTh1").series
     frame = series["value"].to_dataframe().reset_index()
-    return frame.rename(columns={"variate": "unique_id", "time": "ds", "value": "y"})[["unique_id", "ds", "y"]].sort_values(
-        ["unique_id", "ds"], ignore_index=True)
+    return frame.rename(columns={"variate": "unique_id", "time": "ds", "value": "y"})[
+        ["unique_id", "ds", "y"]
+    ].sort_values(["unique_id", "ds"], ignore_index=True)
 
 
 CHILDREN: dict[str, Callable[[Path], dict[str, float]]] = {
-    "ours-step": _ours_step, "peer-step": _peer_step, "ours-forecast": _ours_forecast, "peer-forecast": _peer_forecast,
-    "ours-backtest": _ours_backtest, "peer-backtest": _peer_backtest,
+    "ours-step": _ours_step,
+    "peer-step": _peer_step,
+    "ours-forecast": _ours_forecast,
+    "peer-forecast": _peer_forecast,
+    "ours-backtest": _ours_backtest,
+    "peer-backtest": _peer_backtest,
 }
 
 

@@ -50,8 +50,18 @@ def _row(name: str, record: Record) -> tuple[str, ...]:
     value = _number(record.value) + (f" ± {_number(record.spread)}" if record.spread is not None else "")
     peer = " ".join(filter(None, (record.peer, _number(record.peer_value))))
     target = f"{record.target_of} {record.target}" if record.target else ""
-    return (name, record.case, record.metric, value, record.unit, peer, _number(record.ratio),
-            _number(record.times_floor), target, record.verdict)
+    return (
+        name,
+        record.case,
+        record.metric,
+        value,
+        record.unit,
+        peer,
+        _number(record.ratio),
+        _number(record.times_floor),
+        target,
+        record.verdict,
+    )
 
 
 def _number(value: float | None) -> str:

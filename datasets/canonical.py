@@ -46,7 +46,9 @@ def read(path: Path) -> xr.Dataset | None:
     except (OSError, TypeError, ValueError) as error:
         raise ForetideError(f"{path}: cannot be read as NetCDF ({error}); copy or export it again") from error
     if int(data.attrs.pop(MARK)) > VERSION:
-        raise ForetideError(f"{path}: is of a later form than this version knows; update Foretide, or export the series with this one")
+        raise ForetideError(
+            f"{path}: is of a later form than this version knows; update Foretide, or export the series with this one"
+        )
     for name in ("variate", "unit", "past_variate", "future_variate", "static_variate"):
         if name in data.coords:
             text = np.array([str(value) for value in data[name].values], dtype=object)

@@ -161,8 +161,10 @@ def locate(entry: Entry) -> Path:
         found = next((path for path in _places(folder, entry.path) if path.exists()), None)
         if found is not None:
             return found
-    raise ForetideError(f"{entry.name}: {root / entry.path} does not exist, nor does it with .gz; get it from its "
-                        f"publisher ({entry.publisher}) and put it there, or set FORETIDE_DATA to another folder")
+    raise ForetideError(
+        f"{entry.name}: {root / entry.path} does not exist, nor does it with .gz; get it from its "
+        f"publisher ({entry.publisher}) and put it there, or set FORETIDE_DATA to another folder"
+    )
 
 
 def verify(entry: Entry, path: Path) -> None:
@@ -177,8 +179,10 @@ def verify(entry: Entry, path: Path) -> None:
     for file, expected in _checksums(entry, path):
         found = checksum(file)
         if found != expected:
-            raise ForetideError(f"{file}: the sha256 of its content is {found}, expected {expected} for {entry.name}; "
-                                f"get the file again from its publisher ({entry.publisher})")
+            raise ForetideError(
+                f"{file}: the sha256 of its content is {found}, expected {expected} for {entry.name}; "
+                f"get the file again from its publisher ({entry.publisher})"
+            )
 
 
 def checksum(*paths: Path) -> str:

@@ -44,10 +44,17 @@ def read_competition(entry: Entry, path: Path, group: str | None = None) -> Long
     files = [_member(entry, path, name) for name in part.files] or [path]
     found = dict(_wide_series(files[0], files[1], part) if part.files else _json_series(path, part))
     if len(found) != part.series:
-        raise ForetideError(f"{path}: found {len(found)} {part.name} series, expected {part.series} for {entry.name}; "
-                            f"get the file again from its publisher ({entry.publisher})")
-    return LongSeries(frame=_frame(found, part), frequency=part.frequency, source=path.name,
-                      checksum=catalog.checksum(*files), title=f"{entry.name} {part.name}")
+        raise ForetideError(
+            f"{path}: found {len(found)} {part.name} series, expected {part.series} for {entry.name}; "
+            f"get the file again from its publisher ({entry.publisher})"
+        )
+    return LongSeries(
+        frame=_frame(found, part),
+        frequency=part.frequency,
+        source=path.name,
+        checksum=catalog.checksum(*files),
+        title=f"{entry.name} {part.name}",
+    )
 
 
 def _frame(found: dict[str, np.ndarray], part: Group) -> "polars.DataFrame":
@@ -56,11 +63,13 @@ def _frame(found: dict[str, np.ndarray], part: Group) -> "polars.DataFrame":
     lengths = [len(values) for values in found.values()]
     count, unit = _STEPS[part.frequency]
     grid = (np.arange(max(lengths)) * count).astype(f"datetime64[{unit}]").astype("datetime64[us]")
-    return pl.DataFrame({
-        "unique_id": np.repeat(np.array(list(found), dtype=object), lengths).tolist(),
-        "ds": np.concatenate([grid[:length] for length in lengths]),
-        "y": np.concatenate(list(found.values())),
-    }).sort("unique_id", "ds")
+    return pl.DataFrame(
+        {
+            "unique_id": np.repeat(np.array(list(found), dtype=object), lengths).tolist(),
+            "ds": np.concatenate([grid[:length] for length in lengths]),
+            "y": np.concatenate(list(found.values())),
+        }
+    ).sort("unique_id", "ds")
 
 
 def _json_series(path: Path, part: Group) -> _Series:
@@ -72,8 +81,10 @@ def _json_series(path: Path, part: Group) -> _Series:
             if record["period"][0].lower() == part.name:
                 yield name, _joined(path, name, record["x"], record["xx"], part)
     except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ForetideError(f"{path}: is not the JSON of a competition ({type(error).__name__}: {error}); expected an "
-                            "object of series, each with 'period', 'x' and 'xx'") from error
+        raise ForetideError(
+            f"{path}: is not the JSON of a competition ({type(error).__name__}: {error}); expected an "
+            "object of series, each with 'period', 'x' and 'xx'"
+        ) from error
 
 
 def _wide_series(train: Path, test: Path, part: Group) -> _Series:
@@ -101,8 +112,10 @@ def _rows(path: Path) -> _Series:
 
 def _joined(path: Path, name: str, history: Any, end: Any, part: Group) -> np.ndarray:
     if len(end) != part.horizon or not len(history):
-        raise ForetideError(f"{path}: series {name!r} has {len(history)} values and a test part of {len(end)}, "
-                            f"expected some and a test part of {part.horizon}; get the file again from its publisher")
+        raise ForetideError(
+            f"{path}: series {name!r} has {len(history)} values and a test part of {len(end)}, "
+            f"expected some and a test part of {part.horizon}; get the file again from its publisher"
+        )
     return np.concatenate([np.asarray(history, dtype=np.float64), np.asarray(end, dtype=np.float64)])
 
 
@@ -110,6 +123,8 @@ def _member(entry: Entry, folder: Path, name: str) -> Path:
     kind = "Train" if "train" in name else "Test"
     found = catalog.member(folder, name) or catalog.member(folder, f"{kind}/{name}")
     if found is None:
-        raise ForetideError(f"{entry.name}: {folder / name} does not exist, nor does it with .gz; get it from its "
-                            f"publisher ({entry.publisher}) and put it there")
+        raise ForetideError(
+            f"{entry.name}: {folder / name} does not exist, nor does it with .gz; get it from its "
+            f"publisher ({entry.publisher}) and put it there"
+        )
     return found

@@ -33,15 +33,26 @@ def read_array(entry: Entry, path: Path) -> xr.Dataset:
         with np.load(path, allow_pickle=False) as arrays:
             values = arrays["data"][:, :, 0].astype(np.float64)
     except (OSError, EOFError, ValueError, LookupError) as error:
-        raise ForetideError(f"{path}: cannot be read ({error}); expected an .npz file with an array 'data' of times, "
-                            f"sensors and channels, as {entry.name} is published") from error
+        raise ForetideError(
+            f"{path}: cannot be read ({error}); expected an .npz file with an array 'data' of times, "
+            f"sensors and channels, as {entry.name} is published"
+        ) from error
     if values.shape != entry.shape:
-        raise ForetideError(f"{path}: found {values.shape} times and sensors, expected {entry.shape} for {entry.name}; "
-                            f"get the file again from its publisher ({entry.publisher})")
+        raise ForetideError(
+            f"{path}: found {values.shape} times and sensors, expected {entry.shape} for {entry.name}; "
+            f"get the file again from its publisher ({entry.publisher})"
+        )
     start = np.datetime64(entry.start, "ns")
     times = np.concatenate([[start], schema.continue_times(start, entry.frequency, len(values) - 1)])
-    return schema.series(values, times, [str(sensor) for sensor in range(values.shape[1])], frequency=entry.frequency,
-                         source=path.name, checksum=catalog.checksum(path), title=entry.name)
+    return schema.series(
+        values,
+        times,
+        [str(sensor) for sensor in range(values.shape[1])],
+        frequency=entry.frequency,
+        source=path.name,
+        checksum=catalog.checksum(path),
+        title=entry.name,
+    )
 
 
 def read_keyed(entry: Entry, path: Path) -> LongSeries:
@@ -56,11 +67,19 @@ def read_keyed(entry: Entry, path: Path) -> LongSeries:
         table = pl.read_csv(content.read())
     missing = [name for name in (options.time, options.target, *entry.keys) if name not in table.columns]
     if missing:
-        raise ForetideError(f"{path}: there is no column {missing[0]!r}, which {entry.name} has; expected it among "
-                            f"{', '.join(table.columns)}; get the file again from its publisher ({entry.publisher})")
+        raise ForetideError(
+            f"{path}: there is no column {missing[0]!r}, which {entry.name} has; expected it among "
+            f"{', '.join(table.columns)}; get the file again from its publisher ({entry.publisher})"
+        )
     time, target = str(options.time), str(options.target)
     ds = stamps.parse(table[time], options, lambda row: f"{path}: row {row + 2}, column {time!r}")
     names = pl.concat_str(entry.keys, separator="/")
     frame = table.select(unique_id=names, ds=ds, y=pl.col(target).cast(pl.Float64)).sort("unique_id", "ds")
-    return LongSeries(frame=frame, frequency=entry.frequency, unit=(options.units or {}).get(target, ""),
-                      source=path.name, checksum=catalog.checksum(path), title=entry.name)
+    return LongSeries(
+        frame=frame,
+        frequency=entry.frequency,
+        unit=(options.units or {}).get(target, ""),
+        source=path.name,
+        checksum=catalog.checksum(path),
+        title=entry.name,
+    )

@@ -17,13 +17,25 @@ from typing import Any, TypeVar
 from datasets.errors import ForetideError
 
 T = TypeVar("T")
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path",
-          dict: "pairs NAME=TEXT"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    dict: "pairs NAME=TEXT",
+}
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
-def tunable(default: Any, *, low: float | None = None, high: float | None = None, log: bool = False,
-            choices: tuple[Any, ...] | None = None) -> Any:
+def tunable(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    log: bool = False,
+    choices: tuple[Any, ...] | None = None,
+) -> Any:
     """A dataclass field with a default and the range that a tuning job may search.
 
     Args:
@@ -60,8 +72,11 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in fields:
             raise unknown_option(where, str(key), fields)
     made = {key: convert(hints[key], value, f"{where}: {key}") for key, value in values.items()}
-    missing = [name for name, field in fields.items() if name not in made
-               and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in made and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
     if missing:
         raise ForetideError(f"{where}: {missing[0]!r} is missing")
     return kind(**made)

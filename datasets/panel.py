@@ -67,8 +67,13 @@ class Panel:
         return dataclasses.replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
 
 
-def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | None = None,
-                holidays: str | None = None, tail: int | None = None) -> Panel:
+def from_series(
+    data: xr.Dataset,
+    horizon: int = 0,
+    calendar_frequency: str | None = None,
+    holidays: str | None = None,
+    tail: int | None = None,
+) -> Panel:
     """A multivariate dataset as a panel of one series.
 
     Args:
@@ -95,16 +100,29 @@ def from_series(data: xr.Dataset, horizon: int = 0, calendar_frequency: str | No
     _check_future(covariates["future"], [end], horizon, future_names, [data.attrs["source"]])
     static = data["static"].values[None].astype(np.float64) if "static" in data else None
     return Panel(
-        value=torch.from_numpy(np.where(observed, values, 0.0)), observed=torch.from_numpy(observed), calendar=marks,
-        offsets=torch.tensor([0, want]), ends=torch.tensor([end]), times=times, ids=(str(data.attrs["title"]),),
-        variates=tuple(map(str, data["variate"].values)), units=tuple(map(str, data["unit"].values)),
-        frequency=data.attrs["frequency"], calendar_names=names, past=covariates["past"], future=covariates["future"],
-        static=None if static is None else torch.from_numpy(static), past_names=_names(data, "past"),
-        future_names=future_names, static_names=_names(data, "static"))
+        value=torch.from_numpy(np.where(observed, values, 0.0)),
+        observed=torch.from_numpy(observed),
+        calendar=marks,
+        offsets=torch.tensor([0, want]),
+        ends=torch.tensor([end]),
+        times=times,
+        ids=(str(data.attrs["title"]),),
+        variates=tuple(map(str, data["variate"].values)),
+        units=tuple(map(str, data["unit"].values)),
+        frequency=data.attrs["frequency"],
+        calendar_names=names,
+        past=covariates["past"],
+        future=covariates["future"],
+        static=None if static is None else torch.from_numpy(static),
+        past_names=_names(data, "past"),
+        future_names=future_names,
+        static_names=_names(data, "static"),
+    )
 
 
-def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None = None,
-              holidays: str | None = None) -> Panel:
+def from_long(
+    data: LongSeries, horizon: int = 0, calendar_frequency: str | None = None, holidays: str | None = None
+) -> Panel:
     """Many series in long form as one flat panel of one variate each; arguments as for `from_series`."""
     frame = data.frame
     ids, starts, counts = np.unique(frame["unique_id"].to_numpy(), return_index=True, return_counts=True)
@@ -112,14 +130,21 @@ def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None
     ids, starts, counts = ids[order], starts[order], counts[order]
     value, stamps = frame["y"].cast(float).to_numpy(), frame["ds"].to_numpy().astype("datetime64[ns]")
     columns = {name: frame[name].cast(float).to_numpy() for name in (*data.past, *data.future, *data.static)}
-    ends = np.array([_observed_end(value[s:s + n], str(i)) for i, s, n in zip(ids, starts, counts, strict=True)])
+    ends = np.array([_observed_end(value[s : s + n], str(i)) for i, s, n in zip(ids, starts, counts, strict=True)])
     lengths = np.maximum(counts, ends + horizon)
-    rows = np.concatenate([np.minimum(np.arange(n), c - 1) + s for s, c, n in zip(starts, counts, lengths, strict=True)])
+    rows = np.concatenate(
+        [np.minimum(np.arange(n), c - 1) + s for s, c, n in zip(starts, counts, lengths, strict=True)]
+    )
     beyond = np.concatenate([np.arange(n) >= c for c, n in zip(counts, lengths, strict=True)])
     past_end = np.concatenate([np.arange(n) >= e for e, n in zip(ends, lengths, strict=True)])
-    times = np.concatenate([
-        stamps[s:s + c] if n == c else np.concatenate([stamps[s:s + c], continue_times(stamps[s + c - 1], data.frequency, n - c)])
-        for s, c, n in zip(starts, counts, lengths, strict=True)])
+    times = np.concatenate(
+        [
+            stamps[s : s + c]
+            if n == c
+            else np.concatenate([stamps[s : s + c], continue_times(stamps[s + c - 1], data.frequency, n - c)])
+            for s, c, n in zip(starts, counts, lengths, strict=True)
+        ]
+    )
     flat = np.where(past_end, np.nan, value[rows])
     observed = np.isfinite(flat)[:, None]
     marks, names = _calendar(times, calendar_frequency, holidays, "")
@@ -134,15 +159,33 @@ def from_long(data: LongSeries, horizon: int = 0, calendar_frequency: str | None
     _check_future(future, (offsets[:-1] + ends).tolist(), horizon, data.future, [f"series {str(i)!r}" for i in ids])
     static = np.stack([columns[name][starts] for name in data.static], axis=1) if data.static else None
     return Panel(
-        value=torch.from_numpy(np.where(observed[:, 0], flat, 0.0)[:, None]), observed=torch.from_numpy(observed), calendar=marks,
-        offsets=torch.from_numpy(offsets), ends=torch.from_numpy(ends), times=times,
-        ids=tuple(map(str, ids)), variates=("y",), units=(data.unit,), frequency=data.frequency, calendar_names=names,
-        past=covariates(data.past), future=future, static=None if static is None else torch.from_numpy(static),
-        past_names=data.past, future_names=data.future, static_names=data.static)
+        value=torch.from_numpy(np.where(observed[:, 0], flat, 0.0)[:, None]),
+        observed=torch.from_numpy(observed),
+        calendar=marks,
+        offsets=torch.from_numpy(offsets),
+        ends=torch.from_numpy(ends),
+        times=times,
+        ids=tuple(map(str, ids)),
+        variates=("y",),
+        units=(data.unit,),
+        frequency=data.frequency,
+        calendar_names=names,
+        past=covariates(data.past),
+        future=future,
+        static=None if static is None else torch.from_numpy(static),
+        past_names=data.past,
+        future_names=data.future,
+        static_names=data.static,
+    )
 
 
-def of(data: xr.Dataset | LongSeries, horizon: int = 0, calendar_frequency: str | None = None,
-       holidays: str | None = None, tail: int | None = None) -> Panel:
+def of(
+    data: xr.Dataset | LongSeries,
+    horizon: int = 0,
+    calendar_frequency: str | None = None,
+    holidays: str | None = None,
+    tail: int | None = None,
+) -> Panel:
     """The panel of either canonical form; arguments as for `from_series`. Series in long form keep all their rows."""
     if isinstance(data, LongSeries):
         return from_long(data, horizon, calendar_frequency, holidays)
@@ -161,7 +204,9 @@ def _extended(values: np.ndarray, rows: int) -> np.ndarray:
     return values if missing <= 0 else np.concatenate([values, np.full((missing, values.shape[1]), np.nan)])
 
 
-def _calendar(times: np.ndarray, frequency: str | None, holidays: str | None, zone: str) -> tuple[Tensor, tuple[str, ...]]:
+def _calendar(
+    times: np.ndarray, frequency: str | None, holidays: str | None, zone: str
+) -> tuple[Tensor, tuple[str, ...]]:
     columns, names = [np.zeros((len(times), 0), dtype=np.float32)], []
     if frequency is not None:
         marks, found = calendar.features(times, frequency)
@@ -183,8 +228,9 @@ def _names(data: xr.Dataset, kind: str) -> tuple[str, ...]:
     return tuple(map(str, data[f"{kind}_variate"].values)) if kind in data else ()
 
 
-def _check_future(future: Tensor | None, ends: Sequence[int], horizon: int, names: Sequence[str],
-                  sources: Sequence[str]) -> None:
+def _check_future(
+    future: Tensor | None, ends: Sequence[int], horizon: int, names: Sequence[str], sources: Sequence[str]
+) -> None:
     """A forecast needs the future covariates of its whole horizon, and says which are missing.
 
     Args:
@@ -194,8 +240,10 @@ def _check_future(future: Tensor | None, ends: Sequence[int], horizon: int, name
     if future is None or not horizon:
         return
     for end, source in zip(ends, sources, strict=True):
-        holes = ~torch.isfinite(future[end:end + horizon])
+        holes = ~torch.isfinite(future[end : end + horizon])
         if holes.any():
             step, column = (int(x) for x in torch.nonzero(holes)[0])
-            raise ForetideError(f"{source}: the future covariate {names[column]!r} has no value {step + 1} steps after "
-                                f"the last observation; give it for all {horizon} steps of the horizon")
+            raise ForetideError(
+                f"{source}: the future covariate {names[column]!r} has no value {step + 1} steps after "
+                f"the last observation; give it for all {horizon} steps of the horizon"
+            )

@@ -57,8 +57,10 @@ class ScalingOptions:
         bad = observed & ((value < low) | (value > high))
         if bad.any():
             row, column = (int(x) for x in torch.nonzero(bad)[0])
-            raise ForetideError(f"{where}: {names[column]!r} is {float(value[row, column]):g} in row {row + 1}, but scaling.transform "
-                                f"{self.transform} expects values from {low:g} to {high:g}; choose another transform or bounds")
+            raise ForetideError(
+                f"{where}: {names[column]!r} is {float(value[row, column]):g} in row {row + 1}, but scaling.transform "
+                f"{self.transform} expects values from {low:g} to {high:g}; choose another transform or bounds"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ class Scaler:
         """
         chosen = torch.zeros(len(panel.times), dtype=torch.bool)
         for start, (first, end) in zip(panel.offsets[:-1].tolist(), rows, strict=True):
-            chosen[start + first:start + end] = True
+            chosen[start + first : start + end] = True
         options.check(panel.value, panel.observed, panel.variates, panel.ids[0])
         value = options.forward(panel.value)
         location, scale = [], []
         for series in range(len(panel.ids)):
             span = panel.rows(series)
-            use = (panel.observed[span] & chosen[span, None])
+            use = panel.observed[span] & chosen[span, None]
             mean, deviation = _moments(value[span], use)
             location.append(mean)
             scale.append(deviation)
@@ -150,8 +152,15 @@ class Scaler:
         """Plain data for ``scaling.json``."""
         from datasets.options import plain
 
-        return {"options": plain(self.options), "ids": list(self.ids), "location": self.location.tolist(), "scale": self.scale.tolist(),
-                "covariates": {kind: {"location": m.tolist(), "scale": s.tolist()} for kind, (m, s) in self.covariates.items()}}
+        return {
+            "options": plain(self.options),
+            "ids": list(self.ids),
+            "location": self.location.tolist(),
+            "scale": self.scale.tolist(),
+            "covariates": {
+                kind: {"location": m.tolist(), "scale": s.tolist()} for kind, (m, s) in self.covariates.items()
+            },
+        }
 
     @staticmethod
     def from_dict(stored: Mapping[str, Any], where: str = "scaling.json") -> "Scaler":
@@ -160,8 +169,13 @@ class Scaler:
 
         try:
             covariates = {kind: (_table(v["location"]), _table(v["scale"])) for kind, v in stored["covariates"].items()}
-            return Scaler(build(ScalingOptions, stored["options"], where), tuple(stored["ids"]), _table(stored["location"]),
-                          _table(stored["scale"]), covariates)
+            return Scaler(
+                build(ScalingOptions, stored["options"], where),
+                tuple(stored["ids"]),
+                _table(stored["location"]),
+                _table(stored["scale"]),
+                covariates,
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ForetideError(f"{where}: {error} does not fit the stored form; export the model again") from error
 

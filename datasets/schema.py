@@ -44,10 +44,21 @@ class LongSeries:
     repairs: tuple[str, ...] = field(default=())
 
 
-def series(values: np.ndarray, times: np.ndarray, variates: Sequence[str], *, frequency: str | None = None,
-           units: Mapping[str, str] | None = None, source: str = "", checksum: str = "", time_zone: str = "",
-           title: str = "", past: Mapping[str, np.ndarray] | None = None,
-           future: Mapping[str, np.ndarray] | None = None, static: Mapping[str, float] | None = None) -> xr.Dataset:
+def series(
+    values: np.ndarray,
+    times: np.ndarray,
+    variates: Sequence[str],
+    *,
+    frequency: str | None = None,
+    units: Mapping[str, str] | None = None,
+    source: str = "",
+    checksum: str = "",
+    time_zone: str = "",
+    title: str = "",
+    past: Mapping[str, np.ndarray] | None = None,
+    future: Mapping[str, np.ndarray] | None = None,
+    static: Mapping[str, float] | None = None,
+) -> xr.Dataset:
     """Builds and validates a canonical Dataset.
 
     Args:
@@ -63,13 +74,25 @@ def series(values: np.ndarray, times: np.ndarray, variates: Sequence[str], *, fr
     names = [str(name) for name in variates]
     data = xr.Dataset(
         {"value": (("time", "variate"), np.asarray(values, dtype=np.float64))},
-        coords={"time": stamps, "variate": np.array(names, dtype=object),
-                "unit": ("variate", np.array([(units or {}).get(name, "") for name in names], dtype=object))},
-        attrs={"frequency": frequency or infer_frequency(stamps), "source": source, "checksum": checksum,
-               "time_zone": time_zone, "title": title or source})
+        coords={
+            "time": stamps,
+            "variate": np.array(names, dtype=object),
+            "unit": ("variate", np.array([(units or {}).get(name, "") for name in names], dtype=object)),
+        },
+        attrs={
+            "frequency": frequency or infer_frequency(stamps),
+            "source": source,
+            "checksum": checksum,
+            "time_zone": time_zone,
+            "title": title or source,
+        },
+    )
     for kind, columns in (("past", past), ("future", future)):
         if columns:
-            data[kind] = (("time", f"{kind}_variate"), np.stack([np.asarray(v, dtype=np.float64) for v in columns.values()], axis=1))
+            data[kind] = (
+                ("time", f"{kind}_variate"),
+                np.stack([np.asarray(v, dtype=np.float64) for v in columns.values()], axis=1),
+            )
             data = data.assign_coords({f"{kind}_variate": np.array(list(columns), dtype=object)})
     if static:
         data["static"] = (("static_variate",), np.array(list(static.values()), dtype=np.float64))
@@ -86,7 +109,9 @@ def validate(data: xr.Dataset) -> None:
         raise ForetideError(f"{where}: found {found}, expected a variable 'value' with dims (time, variate)")
     missing = [name for name in ATTRIBUTES if name not in data.attrs]
     if missing:
-        raise ForetideError(f"{where}: the attribute {missing[0]!r} is missing; read the file with datasets.sources.load")
+        raise ForetideError(
+            f"{where}: the attribute {missing[0]!r} is missing; read the file with datasets.sources.load"
+        )
     names = data["variate"].values.tolist()
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -96,8 +121,10 @@ def validate(data: xr.Dataset) -> None:
     steps = np.diff(data["time"].values)
     if (steps <= np.timedelta64(0, "ns")).any():
         row = int(np.argmax(steps <= np.timedelta64(0, "ns"))) + 1
-        raise ForetideError(f"{where}: time stamp {row + 1} ({data['time'].values[row]}) does not follow the one before it; "
-                            "sort the rows, or repair them with --quality.policy mask")
+        raise ForetideError(
+            f"{where}: time stamp {row + 1} ({data['time'].values[row]}) does not follow the one before it; "
+            "sort the rows, or repair them with --quality.policy mask"
+        )
 
 
 def infer_frequency(times: np.ndarray) -> str:
@@ -106,7 +133,9 @@ def infer_frequency(times: np.ndarray) -> str:
 
     stamps = np.asarray(times).astype("datetime64[ns]")
     if len(stamps) < 3:
-        raise ForetideError(f"found {len(stamps)} time stamps, expected at least 3 to tell the frequency; name it with --reader.frequency")
+        raise ForetideError(
+            f"found {len(stamps)} time stamps, expected at least 3 to tell the frequency; name it with --reader.frequency"
+        )
     steps = np.diff(stamps)
     if (steps == steps[0]).all():
         return frequency_of(steps[0])
@@ -116,7 +145,9 @@ def infer_frequency(times: np.ndarray) -> str:
         inferred = pd.infer_freq(pd.DatetimeIndex(stamps))
     found = getattr(inferred, "freqstr", inferred)
     if found is None:
-        raise ForetideError("the time stamps do not form a regular grid; look at 'foretide data check' and choose a repair policy")
+        raise ForetideError(
+            "the time stamps do not form a regular grid; look at 'foretide data check' and choose a repair policy"
+        )
     return str(found)
 
 
@@ -134,7 +165,9 @@ def continue_times(last: np.datetime64, frequency: str, steps: int) -> np.ndarra
     import pandas as pd
 
     offset = pd.tseries.frequencies.to_offset(frequency)
-    return pd.date_range(pd.Timestamp(last), periods=steps + 1, freq=offset)[-steps:].to_numpy().astype("datetime64[ns]")
+    return (
+        pd.date_range(pd.Timestamp(last), periods=steps + 1, freq=offset)[-steps:].to_numpy().astype("datetime64[ns]")
+    )
 
 
 def same_frequency(one: str, other: str) -> bool:

@@ -181,9 +181,19 @@ def _field(path: Path, reader: ReaderOptions) -> Loaded:
 
 def _report(data: xr.Dataset) -> QualityReport:
     """A report without findings, of data that needs no check: a field, or a series that was checked when it was exported."""
-    first, last = (str(time).replace("T", " ") for time in np.datetime_as_string(data["time"].values[[0, -1]], unit="s"))
+    first, last = (
+        str(time).replace("T", " ") for time in np.datetime_as_string(data["time"].values[[0, -1]], unit="s")
+    )
     names = data["variate"].values if "variate" in data.coords else data.data_vars
-    return QualityReport(str(data.attrs["source"]), data.sizes["time"], 1, tuple(map(str, names)), first, last, str(data.attrs["frequency"]))
+    return QualityReport(
+        str(data.attrs["source"]),
+        data.sizes["time"],
+        1,
+        tuple(map(str, names)),
+        first,
+        last,
+        str(data.attrs["frequency"]),
+    )
 
 
 def _with_units(table: RawTable, data: str | Path, reader: ReaderOptions) -> RawTable:

@@ -51,8 +51,10 @@ class Split:
         """The row ranges in a series of ``rows`` rows."""
         ends = np.cumsum([self.train, self.validation, self.test])
         if ends[-1] > rows:
-            raise ForetideError(f"split: {self.train} + {self.validation} + {self.test} rows are asked for, "
-                                f"the series has {rows}; choose a ratio split, or another file")
+            raise ForetideError(
+                f"split: {self.train} + {self.validation} + {self.test} rows are asked for, "
+                f"the series has {rows}; choose a ratio split, or another file"
+            )
         return Borders((0, int(ends[0])), (int(ends[0]), int(ends[1])), (int(ends[1]), int(ends[2])), self.overlap)
 
 
@@ -74,8 +76,12 @@ class Ratio:
 
     def __post_init__(self) -> None:
         total = self.train + self.validation + self.test
-        require(min(self.train, self.test) > 0 and self.validation >= 0, "split", (self.train, self.validation, self.test),
-                "positive shares of train and test")
+        require(
+            min(self.train, self.test) > 0 and self.validation >= 0,
+            "split",
+            (self.train, self.validation, self.test),
+            "positive shares of train and test",
+        )
         require(abs(total - 1.0) < 1e-9, "split", total, "shares that add up to 1")
 
     def borders(self, rows: int) -> Borders:
@@ -98,8 +104,10 @@ def by_dates(times: np.ndarray, validation: str, test: str, end: str | None = No
     first, second = (int(np.searchsorted(stamps, mark)) for mark in marks)
     last = len(stamps) if end is None else int(np.searchsorted(stamps, _date(end, "end")))
     if not 0 < first < second < last:
-        raise ForetideError(f"split: validation from {validation} and test from {test} leave a part empty in a series "
-                            f"from {stamps[0]} to {stamps[-1]}; move the dates inside the series")
+        raise ForetideError(
+            f"split: validation from {validation} and test from {test} leave a part empty in a series "
+            f"from {stamps[0]} to {stamps[-1]}; move the dates inside the series"
+        )
     return Borders((0, first), (first, second), (second, last))
 
 
@@ -109,7 +117,9 @@ def rolling_origins(first: int, end: int, horizon: int, stride: int = 1) -> np.n
     Counted back from the end, because the most recent origin is the one that people look at.
     """
     if end - horizon < first:
-        raise ForetideError(f"backtest: {end - first} rows hold no horizon of {horizon}; shorten the horizon or widen the range")
+        raise ForetideError(
+            f"backtest: {end - first} rows hold no horizon of {horizon}; shorten the horizon or widen the range"
+        )
     return np.arange(end - horizon, first - 1, -stride)[::-1].copy()
 
 
@@ -120,7 +130,9 @@ def folds(borders: Borders, count: int) -> Iterator[tuple[int, int]]:
     yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
 
 
-def panel_borders(lengths: Sequence[int], horizon: int, validation_windows: int = 1, test_windows: int = 1) -> list[Borders]:
+def panel_borders(
+    lengths: Sequence[int], horizon: int, validation_windows: int = 1, test_windows: int = 1
+) -> list[Borders]:
     """Splits of many unequal series: the last horizons of each are test, the ones before them validation."""
     made = []
     for length in lengths:
@@ -134,4 +146,6 @@ def _date(text: str, name: str) -> np.datetime64:
     try:
         return np.datetime64(text).astype("datetime64[ns]")
     except ValueError as error:
-        raise ForetideError(f"split: {name} date {text!r} cannot be read; expected an ISO date such as 2018-01-31") from error
+        raise ForetideError(
+            f"split: {name} date {text!r} cannot be read; expected an ISO date such as 2018-01-31"
+        ) from error

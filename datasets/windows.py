@@ -72,12 +72,25 @@ class Windows:
         with_future: Whether batches carry the target.
     """
 
-    def __init__(self, panel: Panel, lookback: int, horizon: int, origins: Sequence[tuple[int, int]], stride: int = 1,
-                 with_future: bool = True) -> None:
+    def __init__(
+        self,
+        panel: Panel,
+        lookback: int,
+        horizon: int,
+        origins: Sequence[tuple[int, int]],
+        stride: int = 1,
+        with_future: bool = True,
+    ) -> None:
         device = panel.value.device
         first = np.array([first for first, _ in origins], dtype=np.int64)
         counts = np.array([max(0, -(-(end - first) // stride)) for first, end in origins], dtype=np.int64)
-        self.panel, self.lookback, self.horizon, self.stride, self.with_future = panel, lookback, horizon, stride, with_future
+        self.panel, self.lookback, self.horizon, self.stride, self.with_future = (
+            panel,
+            lookback,
+            horizon,
+            stride,
+            with_future,
+        )
         self._first = torch.from_numpy(first).to(device)
         self._ends = torch.from_numpy(np.cumsum(counts)).to(device)
         self._counts = torch.from_numpy(counts).to(device)
@@ -110,7 +123,7 @@ class Windows:
         relative = origin[:, None] + self._steps  # (B, L + H)
         # rows before the start of a short series are masked; the clamp only keeps the gather inside the tensor
         rows = start[:, None] + relative.clamp(min=0)
-        past_rows, future_rows = rows[:, : self.lookback], rows[:, self.lookback:]
+        past_rows, future_rows = rows[:, : self.lookback], rows[:, self.lookback :]
         shape = (len(indices), self.lookback, len(panel.variates))
         if self._complete:
             past_mask, past = self._true.expand(shape), panel.value[past_rows]
@@ -120,7 +133,7 @@ class Windows:
         batch = Batch(past, past_mask, panel.calendar[past_rows], panel.calendar[future_rows], series, origin)
         if self.with_future:
             batch.future = panel.value[future_rows]
-            batch.future_mask = (self._true.expand(batch.future.shape) if self._complete else panel.observed[future_rows])
+            batch.future_mask = self._true.expand(batch.future.shape) if self._complete else panel.observed[future_rows]
         if panel.past is not None:
             batch.past_covariates = panel.past[past_rows]
         if panel.future is not None:
@@ -130,8 +143,16 @@ class Windows:
         return batch
 
 
-def part_windows(panel: Panel, borders: Sequence[Borders], part: Part, lookback: int, horizon: int, *,
-                 min_history: int | None = None, stride: int = 1) -> Windows:
+def part_windows(
+    panel: Panel,
+    borders: Sequence[Borders],
+    part: Part,
+    lookback: int,
+    horizon: int,
+    *,
+    min_history: int | None = None,
+    stride: int = 1,
+) -> Windows:
     """All windows of one part of a split.
 
     Args:
@@ -150,9 +171,11 @@ def part_windows(panel: Panel, borders: Sequence[Borders], part: Part, lookback:
     windows = Windows(panel, lookback, horizon, origins, stride)
     if not len(windows):
         longest = int(panel.ends.max())
-        raise ForetideError(f"the {part} part holds no window: lookback {lookback} + horizon {horizon} = {lookback + horizon} rows "
-                            f"are needed, the longest series has {longest} rows and its {part} part is {getattr(borders[0], part)}; "
-                            "shorten --lookback or --horizon, or change --split")
+        raise ForetideError(
+            f"the {part} part holds no window: lookback {lookback} + horizon {horizon} = {lookback + horizon} rows "
+            f"are needed, the longest series has {longest} rows and its {part} part is {getattr(borders[0], part)}; "
+            "shorten --lookback or --horizon, or change --split"
+        )
     return windows
 
 
@@ -160,6 +183,8 @@ def forecast_windows(panel: Panel, lookback: int, horizon: int, min_history: int
     """One window for each series: the forecast after its last observed value."""
     short = [i for i, n in zip(panel.ids, panel.ends.tolist(), strict=True) if n < min_history]
     if short:
-        raise ForetideError(f"series {short[0]!r} has fewer than {min_history} rows before the forecast; give at least the lookback "
-                            f"of {lookback} rows")
+        raise ForetideError(
+            f"series {short[0]!r} has fewer than {min_history} rows before the forecast; give at least the lookback "
+            f"of {lookback} rows"
+        )
     return Windows(panel, lookback, horizon, [(n, n + 1) for n in panel.ends.tolist()], with_future=False)

@@ -79,8 +79,12 @@ def write(folder: str | Path, artifact: Artifact, *, replace: bool = False) -> P
     target = Path(folder)
     config = _plain(artifact.config, f"{target / CONFIG}", strict=False)
     texts = {CONFIG: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}
-    documents = {SCALING: artifact.scaling, SCHEMA: {"format": FORMAT, **artifact.schema}, METRICS: artifact.metrics,
-                 RUN: artifact.run}
+    documents = {
+        SCALING: artifact.scaling,
+        SCHEMA: {"format": FORMAT, **artifact.schema},
+        METRICS: artifact.metrics,
+        RUN: artifact.run,
+    }
     for name, content in documents.items():
         ready = _plain(content, f"{target / name}", strict=name in (SCALING, SCHEMA))
         _require_keys(target / name, ready)
@@ -111,8 +115,14 @@ def load(folder: str | Path, *, weights: bool = True) -> Artifact:
         _require_keys(root / name, content)
     _check_format(root / SCHEMA, documents[SCHEMA])
     tensors = _read_weights(root / WEIGHTS) if weights else {}
-    return Artifact(config=_read_yaml(root / CONFIG), weights=tensors, scaling=documents[SCALING],
-                    schema=documents[SCHEMA], metrics=documents[METRICS], run=documents[RUN])
+    return Artifact(
+        config=_read_yaml(root / CONFIG),
+        weights=tensors,
+        scaling=documents[SCALING],
+        schema=documents[SCHEMA],
+        metrics=documents[METRICS],
+        run=documents[RUN],
+    )
 
 
 def verify(folder: str | Path, *, weights: bool = True) -> list[str]:
@@ -198,15 +208,18 @@ def _require_keys(path: Path, content: Mapping[str, Any]) -> None:
         if not isinstance(content.get(key), kind):
             raise ForetideError(f"{path}: {key}: found {content.get(key)!r}, expected a {kind.__name__}; {_AGAIN}")
     if path.name == RUN and not _RUN_ID.fullmatch(content["run_id"]):
-        raise ForetideError(f"{path}: run_id: found {content['run_id']!r}, "
-                            "expected 4 to 64 letters, digits, '-' or '_'")
+        raise ForetideError(
+            f"{path}: run_id: found {content['run_id']!r}, expected 4 to 64 letters, digits, '-' or '_'"
+        )
 
 
 def _check_format(path: Path, schema: Mapping[str, Any]) -> None:
     if schema["format"] > FORMAT:
         version = schema.get("code_version", "unknown")
-        raise ForetideError(f"{path}: format: found {schema['format']} (written by version {version}), "
-                            f"expected at most {FORMAT}; update Foretide to read this artifact")
+        raise ForetideError(
+            f"{path}: format: found {schema['format']} (written by version {version}), "
+            f"expected at most {FORMAT}; update Foretide to read this artifact"
+        )
 
 
 def _write_weights(path: Path, weights: "Mapping[str, Tensor]") -> None:
@@ -238,8 +251,10 @@ def _refuse_pickle(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(9)
     if start.startswith(_PICKLES) and start[8:] != b"{":
-        raise ForetideError(f"{path}: found a pickle (as torch.save writes), expected safetensors; "
-                            "a pickle is never loaded, because it can run code")
+        raise ForetideError(
+            f"{path}: found a pickle (as torch.save writes), expected safetensors; "
+            "a pickle is never loaded, because it can run code"
+        )
 
 
 def _plain(value: Any, where: str, *, strict: bool) -> Any:
@@ -252,8 +267,9 @@ def _plain(value: Any, where: str, *, strict: bool) -> Any:
         return _plain(value.tolist(), where, strict=strict)
     if isinstance(value, float) and not math.isfinite(value):
         if strict:
-            raise ForetideError(f"{where}: found {value}, expected a finite number; "
-                                "check the data for a constant or empty variate")
+            raise ForetideError(
+                f"{where}: found {value}, expected a finite number; check the data for a constant or empty variate"
+            )
         return None
     if isinstance(value, str):
         return _PASSWORD.sub(r"\1***@", value)

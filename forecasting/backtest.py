@@ -49,8 +49,17 @@ def evaluate_stored(predictor: Predictor, series: Series, data: str) -> dict[str
     return _scored(predictor, prepared, _Plan(_origin_ranges(prepared, 1, None)), None)
 
 
-def rolling_backtest(predictor: Predictor, series: Series, data: str, *, stride: int = 1, origins: int | None = None,
-                     refits: int = 0, intervals: bool = True, baseline: bool = True) -> "tuple[dict[str, Any], polars.DataFrame]":
+def rolling_backtest(
+    predictor: Predictor,
+    series: Series,
+    data: str,
+    *,
+    stride: int = 1,
+    origins: int | None = None,
+    refits: int = 0,
+    intervals: bool = True,
+    baseline: bool = True,
+) -> "tuple[dict[str, Any], polars.DataFrame]":
     """Forecasts from rolling origins over the test part.
 
     Args:
@@ -65,7 +74,9 @@ def rolling_backtest(predictor: Predictor, series: Series, data: str, *, stride:
         (last known time stamp), ``ds``, ``step``, ``y``, ``forecast`` and the ends of the intervals, in original units.
     """
     if stride < 1 or (origins is not None and origins < 1) or refits < 0:
-        raise ForetideError(f"backtest: found stride {stride}, origins {origins}, refits {refits}; expected at least 1, 1 and 0")
+        raise ForetideError(
+            f"backtest: found stride {stride}, origins {origins}, refits {refits}; expected at least 1, 1 and 0"
+        )
     prepared = _prepared(predictor, series, data, anew=refits > 0)
     frames = _Frames(prepared.panel)
     plan = _Plan(_origin_ranges(prepared, stride, origins), stride, refits, intervals, baseline)
@@ -82,14 +93,27 @@ def difference_rows(stored: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     rows = []
     for name, other in others:
         for metric in ("mse", "mae"):
-            mine, theirs = (a.weights[f"evaluation.{a.config['model']}.{metric}"].double().numpy() for a in (other, base))
+            mine, theirs = (
+                a.weights[f"evaluation.{a.config['model']}.{metric}"].double().numpy() for a in (other, base)
+            )
             if len(mine) != len(theirs) or len(mine) < 4:
-                raise ForetideError(f"{name}: found {len(mine)} test windows, {first} has {len(theirs)}; expected the same split")
+                raise ForetideError(
+                    f"{name}: found {len(mine)} test windows, {first} has {len(theirs)}; expected the same split"
+                )
             mine, theirs = scored(mine, theirs)
             block = min(2 * int(base.schema["horizon"]), len(mine) // 2) if base.schema["series"] == 1 else 1
             interval = block_bootstrap(mine - theirs, block)
-            rows.append({"model": name, "baseline": first, "metric": metric, "difference": interval.mean, "lower": interval.lower,
-                         "upper": interval.upper, "verdict": interval.verdict})
+            rows.append(
+                {
+                    "model": name,
+                    "baseline": first,
+                    "metric": metric,
+                    "difference": interval.mean,
+                    "lower": interval.lower,
+                    "upper": interval.upper,
+                    "verdict": interval.verdict,
+                }
+            )
     return rows
 
 
@@ -99,8 +123,12 @@ def _prepared(predictor: Predictor, series: Series, data: str, *, anew: bool) ->
     if anew:
         return prepared
     if predictor.config.training.refit:
-        warnings.warn(f"run {predictor.run_id}: its model was trained anew on all rows, the test part included, so that "
-                      "these scores are too good; those stored with the run were made before", ForetideWarning, stacklevel=3)
+        warnings.warn(
+            f"run {predictor.run_id}: its model was trained anew on all rows, the test part included, so that "
+            "these scores are too good; those stored with the run were made before",
+            ForetideWarning,
+            stacklevel=3,
+        )
     scaler = predictor.scaler.match(prepared.panel)
     return replace(prepared, scaler=scaler, scaled=scaler.apply(prepared.panel))
 
@@ -130,8 +158,9 @@ def _scored(predictor: Predictor, prepared: Prepared, plan: _Plan, sink: Sink | 
             naive = train_model(chosen, data, Path(work), visible=False)
         scores[REFERENCE] = _run(naive.model, naive.calibration, chosen, data, plan, scales, None)
     metrics = summary(scores, REFERENCE) | {"windows": {"test": len(own.origin_mse)}}
-    metrics["comparison"] = compare_scores(scores, config.model, -(-config.horizon // plan.stride), config.training.seed,
-                                           len(panel.ids) == 1)
+    metrics["comparison"] = compare_scores(
+        scores, config.model, -(-config.horizon // plan.stride), config.training.seed, len(panel.ids) == 1
+    )
     return metrics
 
 
@@ -147,19 +176,32 @@ def _origin_ranges(prepared: Prepared, stride: int, origins: int | None) -> list
     return ranges
 
 
-def _run(model: Any, calibration: Calibration, config: RunConfig, prepared: Prepared, plan: _Plan, scales: Tensor,
-         sink: Sink | None) -> Scores:
+def _run(
+    model: Any,
+    calibration: Calibration,
+    config: RunConfig,
+    prepared: Prepared,
+    plan: _Plan,
+    scales: Tensor,
+    sink: Sink | None,
+) -> Scores:
     windows = Windows(prepared.scaled.to(model.device), prepared.lookback, prepared.horizon, plan.ranges, plan.stride)
     levels = LEVEL_TENSOR if config.intervals.method == "head" else None
-    made = calibration.intervals(config.intervals.method, len(prepared.panel.ids), plan.stride) if plan.intervals else None
-    return evaluate(predict(model, windows, levels=levels), prepared.scaler, made, scales, prepared.panel.variates, sink)
+    made = (
+        calibration.intervals(config.intervals.method, len(prepared.panel.ids), plan.stride) if plan.intervals else None
+    )
+    return evaluate(
+        predict(model, windows, levels=levels), prepared.scaler, made, scales, prepared.panel.variates, sink
+    )
 
 
 def _refitted(config: RunConfig, prepared: Prepared, plan: _Plan, scales: Tensor, sink: Sink | None) -> Scores:
     """Trains before each share of the origins, on all rows before it; the last rows of those select, as in the first training."""
     stride, refits = plan.stride, plan.refits
     if len(plan.ranges) > 1:
-        raise ForetideError("backtest --refits: is for one table of variates; a panel of many series is scored without training anew")
+        raise ForetideError(
+            "backtest --refits: is for one table of variates; a panel of many series is scored without training anew"
+        )
     (first, end), border = plan.ranges[0], prepared.borders[0]
     count, held_out = (end - 1 - first) // stride + 1, border.validation[1] - border.validation[0]
     if refits > count:
@@ -180,10 +222,15 @@ def _refitted(config: RunConfig, prepared: Prepared, plan: _Plan, scales: Tensor
 
 def _joined(parts: list[Scores]) -> Scores:
     first = parts[0]
-    return Scores(first.variates, {name: sum((p.sums[name] for p in parts[1:]), first.sums[name]) for name in first.sums},
-                  sum((p.counts for p in parts[1:]), first.counts), first.series_sums,
-                  sum((p.series_counts for p in parts[1:]), first.series_counts),
-                  np.concatenate([p.origin_mse for p in parts]), np.concatenate([p.origin_mae for p in parts]))
+    return Scores(
+        first.variates,
+        {name: sum((p.sums[name] for p in parts[1:]), first.sums[name]) for name in first.sums},
+        sum((p.counts for p in parts[1:]), first.counts),
+        first.series_sums,
+        sum((p.series_counts for p in parts[1:]), first.series_counts),
+        np.concatenate([p.origin_mse for p in parts]),
+        np.concatenate([p.origin_mae for p in parts]),
+    )
 
 
 class _Frames:
@@ -222,8 +269,10 @@ class _Frames:
         columns = {
             "unique_id": _named(spread(series.astype(np.uint32)[:, None, None]), self._panel.ids),
             "variate": _named(spread(np.arange(shape[2], dtype=np.uint32)), self._panel.variates),
-            "cutoff": spread(times[rows[:, :1] - 1][..., None]), "ds": spread(times[rows][..., None]),
-            "step": spread((steps + 1).astype(np.int32)[:, None])}
+            "cutoff": spread(times[rows[:, :1] - 1][..., None]),
+            "ds": spread(times[rows][..., None]),
+            "step": spread((steps + 1).astype(np.int32)[:, None]),
+        }
         return pl.DataFrame(columns | {name: values.reshape(-1) for name, values in found.items()})
 
     def _add(self, name: str, values: Tensor) -> None:

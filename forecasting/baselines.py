@@ -107,16 +107,20 @@ def classical_model(name: str, season: int) -> Any:
     try:
         from statsforecast.models import AutoETS, AutoTheta
     except ImportError as error:
-        raise ForetideError(f"baseline: {name} needs statsforecast, which cannot be imported; "
-                            'install it with: pip install "foretide[classical]"') from error
+        raise ForetideError(
+            f"baseline: {name} needs statsforecast, which cannot be imported; "
+            'install it with: pip install "foretide[classical]"'
+        ) from error
     return {"auto_ets": AutoETS, "theta": AutoTheta}[name](season_length=season)
 
 
 def _forecast(model: Any, name: str, column: np.ndarray, horizon: int) -> np.ndarray:
     known = np.flatnonzero(np.isfinite(column))
     if len(known) < SHORTEST:
-        raise ForetideError(f"baseline: {name} found {len(known)} observed rows, expected at least {SHORTEST}; "
-                            "leave it out of the baselines, or give it a longer series")
+        raise ForetideError(
+            f"baseline: {name} found {len(known)} observed rows, expected at least {SHORTEST}; "
+            "leave it out of the baselines, or give it a longer series"
+        )
     filled = np.interp(np.arange(known[0], len(column)), known, column[known])
     with warnings.catch_warnings():
         # a constant series makes its autocorrelations 0/0, which the method then handles

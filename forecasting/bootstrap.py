@@ -41,8 +41,9 @@ class Interval:
         return "better" if self.better else "worse" if self.worse else "no clear difference"
 
 
-def block_bootstrap(differences: ArrayLike, block: int, resamples: int = 2000, seed: int = 0,
-                    level: float = 0.95) -> Interval:
+def block_bootstrap(
+    differences: ArrayLike, block: int, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
     """Interval of a mean difference of scores between two models at the same origins.
 
     Scores at neighbouring origins depend on each other, because their horizons overlap; so whole blocks of
@@ -81,14 +82,19 @@ def _check(values: np.ndarray, block: int, resamples: int, level: float) -> None
         raise ForetideError(f"bootstrap: found differences of shape {values.shape}, expected one for each origin")
     missing = np.flatnonzero(~np.isfinite(values))
     if len(missing):
-        raise ForetideError(f"bootstrap: found {values[missing[0]]} at origin {missing[0]}, {len(missing)} such values "
-                            "in all; expected finite scores of both models at every origin; leave out what has none")
+        raise ForetideError(
+            f"bootstrap: found {values[missing[0]]} at origin {missing[0]}, {len(missing)} such values "
+            "in all; expected finite scores of both models at every origin; leave out what has none"
+        )
     if not 1 <= block <= len(values) // 2:
-        raise ForetideError(f"bootstrap: found blocks of {block} for {len(values)} origins, expected 1 to half of "
-                            "the origins; shorten the block, or score more origins")
+        raise ForetideError(
+            f"bootstrap: found blocks of {block} for {len(values)} origins, expected 1 to half of "
+            "the origins; shorten the block, or score more origins"
+        )
     if resamples < 1 or not 0 < level < 1:
-        raise ForetideError(f"bootstrap: found {resamples} resamples at level {level}, "
-                            "expected at least 1 at a level between 0 and 1")
+        raise ForetideError(
+            f"bootstrap: found {resamples} resamples at level {level}, expected at least 1 at a level between 0 and 1"
+        )
 
 
 def _resampled_means(values: np.ndarray, block: int, resamples: int, generator: np.random.Generator) -> np.ndarray:

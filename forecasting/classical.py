@@ -35,7 +35,9 @@ def classical_scores(name: str, prepared: Prepared, scales: Tensor, origins: int
     residuals = torch.cat([p.batch.future - p.point for p in learned if p.batch.future is not None])
     mask = torch.cat([p.batch.future_mask for p in learned if p.batch.future_mask is not None])
     intervals = FixedIntervals(torch.nan_to_num(residual_quantiles(residuals, mask)))
-    return evaluate(_predictions(name, prepared, "test", origins), prepared.scaler, intervals, scales, prepared.panel.variates)
+    return evaluate(
+        _predictions(name, prepared, "test", origins), prepared.scaler, intervals, scales, prepared.panel.variates
+    )
 
 
 def _predictions(name: str, prepared: Prepared, part: str, origins: int) -> Iterator[Prediction]:

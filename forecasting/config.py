@@ -104,9 +104,16 @@ class TrainingOptions:
         require(0 < self.learning_rate < 1, "training.learning_rate", self.learning_rate, "a number between 0 and 1")
         require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         require(self.patience >= 0, "training.patience", self.patience, "0 or more")
-        require(0 < self.variate_fraction <= 1, "training.variate_fraction", self.variate_fraction, "more than 0, at most 1")
+        require(
+            0 < self.variate_fraction <= 1, "training.variate_fraction", self.variate_fraction, "more than 0, at most 1"
+        )
         require(self.devices >= 1, "training.devices", self.devices, "at least 1")
-        require(self.gradient_clip is None or self.gradient_clip > 0, "training.gradient_clip", self.gradient_clip, "a positive number")
+        require(
+            self.gradient_clip is None or self.gradient_clip > 0,
+            "training.gradient_clip",
+            self.gradient_clip,
+            "a positive number",
+        )
         require(0 <= self.seed < 2**31, "training.seed", self.seed, "0 to 2147483647")
 
 
@@ -209,8 +216,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise ForetideError(f"{path}:{line} is not plain YAML ({getattr(error, 'problem', error)}); a config holds values only, "
-                            "never a class or function") from error
+        raise ForetideError(
+            f"{path}:{line} is not plain YAML ({getattr(error, 'problem', error)}); a config holds values only, "
+            "never a class or function"
+        ) from error
     if not isinstance(loaded, dict):
         raise ForetideError(f"{path}: found {type(loaded).__name__}, expected a mapping of options")
     return loaded

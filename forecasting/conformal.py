@@ -51,8 +51,10 @@ def band(quantiles: Tensor, coverage: float, levels: Sequence[float] = LEVELS) -
     ends = ((1 - coverage) / 2, (1 + coverage) / 2)
     places = [place for end in ends for place, level in enumerate(levels) if abs(level - end) < 1e-6]
     if len(places) != 2:
-        raise ForetideError(f"interval: found coverage {coverage:g}, expected ends {ends[0]:g} and {ends[1]:g} to be "
-                            f"among the quantile levels {', '.join(f'{level:g}' for level in levels)}")
+        raise ForetideError(
+            f"interval: found coverage {coverage:g}, expected ends {ends[0]:g} and {ends[1]:g} to be "
+            f"among the quantile levels {', '.join(f'{level:g}' for level in levels)}"
+        )
     return quantiles[..., places[0]], quantiles[..., places[1]]
 
 
@@ -84,21 +86,33 @@ class AdaptiveQuantiles:
         Tibshirani (2023), "Conformal PID control for time series prediction", section 2.1 (the quantile tracker).
     """
 
-    def __init__(self, quantiles: Tensor, scale: Tensor, levels: Sequence[float] = LEVELS,
-                 learning_rate: float = LEARNING_RATE) -> None:
+    def __init__(
+        self, quantiles: Tensor, scale: Tensor, levels: Sequence[float] = LEVELS, learning_rate: float = LEARNING_RATE
+    ) -> None:
         if learning_rate < 0 or not all(0 < low < high < 1 for low, high in itertools.pairwise(levels)):
-            raise ForetideError(f"calibration: found learning rate {learning_rate}, levels {tuple(levels)}; expected a "
-                                "rate of 0 or more, and levels that ascend between 0 and 1")
+            raise ForetideError(
+                f"calibration: found learning rate {learning_rate}, levels {tuple(levels)}; expected a "
+                "rate of 0 or more, and levels that ascend between 0 and 1"
+            )
         if quantiles.shape != (*scale.shape, len(levels)):
-            raise ForetideError(f"calibration: found quantiles {tuple(quantiles.shape)}, scale {tuple(scale.shape)}, "
-                                f"{len(levels)} levels; expected (steps, variates, levels), (steps, variates), levels")
+            raise ForetideError(
+                f"calibration: found quantiles {tuple(quantiles.shape)}, scale {tuple(scale.shape)}, "
+                f"{len(levels)} levels; expected (steps, variates, levels), (steps, variates), levels"
+            )
         self.levels, self.learning_rate = tuple(float(level) for level in levels), float(learning_rate)
         self.scale = scale
         self.current = quantiles
 
     @classmethod
-    def from_residuals(cls, residuals: Tensor, mask: Tensor | None = None, levels: Sequence[float] = LEVELS,
-                       learning_rate: float = LEARNING_RATE, *, warm_up: bool = True) -> "AdaptiveQuantiles":
+    def from_residuals(
+        cls,
+        residuals: Tensor,
+        mask: Tensor | None = None,
+        levels: Sequence[float] = LEVELS,
+        learning_rate: float = LEARNING_RATE,
+        *,
+        warm_up: bool = True,
+    ) -> "AdaptiveQuantiles":
         """Starts from the split conformal quantiles of ``residuals (W, H, C)``.
 
         Args:
@@ -138,8 +152,10 @@ class AdaptiveQuantiles:
             ``(W, H, C, Q)``, ascending in the level.
         """
         if residuals.shape[1:] != self.scale.shape:
-            raise ForetideError(f"calibration: found residuals of {tuple(residuals.shape[1:])} steps and variates, "
-                                f"expected {tuple(self.scale.shape)}")
+            raise ForetideError(
+                f"calibration: found residuals of {tuple(residuals.shape[1:])} steps and variates, "
+                f"expected {tuple(self.scale.shape)}"
+            )
         return self.stream(stride).issue(residuals, mask)
 
     def stream(self, stride: int = 1) -> "QuantileStream":
@@ -164,9 +180,12 @@ class AdaptiveQuantiles:
 
     def state(self) -> dict[str, Tensor]:
         """Everything, as tensors, for an artifact; `from_state` continues where this left off."""
-        return {"quantiles": self.current.clone(), "scale": self.scale.clone(),
-                "levels": torch.tensor(self.levels, dtype=torch.float64),
-                "learning_rate": torch.tensor(self.learning_rate, dtype=torch.float64)}
+        return {
+            "quantiles": self.current.clone(),
+            "scale": self.scale.clone(),
+            "levels": torch.tensor(self.levels, dtype=torch.float64),
+            "learning_rate": torch.tensor(self.learning_rate, dtype=torch.float64),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> "AdaptiveQuantiles":
@@ -185,7 +204,7 @@ class AdaptiveQuantiles:
     def moves(self) -> tuple[Tensor, Tensor]:
         """Moves ``(H, C, Q)`` of the quantiles when the residual lies above, and when it does not."""
         known = torch.tensor(self.levels, dtype=torch.float64)
-        density = torch.exp(-torch.special.ndtri(known) ** 2 / 2) / math.sqrt(2 * math.pi)
+        density = torch.exp(-(torch.special.ndtri(known) ** 2) / 2) / math.sqrt(2 * math.pi)
         rate, level = (self.learning_rate / density).to(self.scale), known.to(self.scale)
         gain = self.scale.unsqueeze(-1) * rate
         return gain * level, gain * (level - 1)
@@ -225,7 +244,7 @@ class QuantileStream:
             current += torch.where(above, up, down) * seen[origin]
             current.copy_(current.sort(dim=-1).values)
             issued[origin + self._delay, self._steps] = current
-        self._pending = issued[len(residuals):].clone()
+        self._pending = issued[len(residuals) :].clone()
         return issued[: len(residuals)]
 
 
@@ -259,8 +278,11 @@ def trajectories(residuals: Tensor, count: int, seed: int, mask: Tensor | None =
         ``(count, H, C)`` in time order.
     """
     generator, windows = torch.Generator().manual_seed(seed), residuals.shape[0]
-    drawn = (torch.randperm(windows, generator=generator)[:count] if count <= windows
-             else torch.randint(windows, (count,), generator=generator))
+    drawn = (
+        torch.randperm(windows, generator=generator)[:count]
+        if count <= windows
+        else torch.randint(windows, (count,), generator=generator)
+    )
     rows = drawn.sort().values.to(residuals.device)
     picked, seen = residuals[rows], observed(residuals, mask)[rows]
     place = torch.arange(count, device=residuals.device).view(-1, 1, 1)

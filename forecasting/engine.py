@@ -48,8 +48,17 @@ class Fit:
     is_main: bool = True
 
 
-def fit(model: Forecaster, make_windows: Callable[[str, torch.device], Windows], options: TrainingOptions, folder: Path, *,
-        label: str = "training", visible: bool = True, validate: bool = True, max_steps: int = -1) -> Fit:
+def fit(
+    model: Forecaster,
+    make_windows: Callable[[str, torch.device], Windows],
+    options: TrainingOptions,
+    folder: Path,
+    *,
+    label: str = "training",
+    visible: bool = True,
+    validate: bool = True,
+    max_steps: int = -1,
+) -> Fit:
     """Trains a model in place and leaves it with the weights of the best epoch.
 
     Args:
@@ -150,11 +159,24 @@ def _trainer(options: TrainingOptions, folder: Path, progress: Progress, validat
     if validate and options.patience:
         callbacks.append(Patience("validation_loss", patience=options.patience, check_on_train_epoch_end=True))
     return Trainer(
-        accelerator=accelerator, devices=options.devices, strategy=strategy, precision=options.precision,
-        max_epochs=options.max_epochs if max_steps < 0 else -1, max_steps=max_steps, gradient_clip_val=options.gradient_clip,
-        deterministic=options.deterministic, callbacks=callbacks, plugins=[WholeFiles()], logger=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, log_every_n_steps=10**9,
-        default_root_dir=folder)
+        accelerator=accelerator,
+        devices=options.devices,
+        strategy=strategy,
+        precision=options.precision,
+        max_epochs=options.max_epochs if max_steps < 0 else -1,
+        max_steps=max_steps,
+        gradient_clip_val=options.gradient_clip,
+        deterministic=options.deterministic,
+        callbacks=callbacks,
+        plugins=[WholeFiles()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=10**9,
+        default_root_dir=folder,
+    )
 
 
 def _accelerator(options: TrainingOptions) -> str:
@@ -163,7 +185,9 @@ def _accelerator(options: TrainingOptions) -> str:
         raise ForetideError("--training.accelerator gpu: no GPU is visible; use cpu, or look at 'foretide doctor'")
     on_gpu = count > 0 and options.accelerator != "cpu"
     if on_gpu and options.devices > count:
-        raise ForetideError(f"--training.devices: found {options.devices}, expected at most the {count} GPUs that are visible")
+        raise ForetideError(
+            f"--training.devices: found {options.devices}, expected at most the {count} GPUs that are visible"
+        )
     if options.precision == "16-mixed" and not on_gpu:
         raise ForetideError("--training.precision 16-mixed: needs a GPU; use bf16-mixed or 32-true on the CPU")
     return "gpu" if on_gpu else "cpu"
@@ -184,7 +208,9 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(model: Forecaster, windows: Windows, *, batch_size: int | None = None, levels: Tensor | None = None) -> Iterator[Prediction]:
+def predict(
+    model: Forecaster, windows: Windows, *, batch_size: int | None = None, levels: Tensor | None = None
+) -> Iterator[Prediction]:
     """Forecasts of all windows in order, a batch at a time, in memory that does not grow with their number.
 
     Args:

@@ -50,7 +50,10 @@ class Scores:
     def by_variate(self) -> dict[str, dict[str, float]]:
         """Each metric per variate."""
         total = self.counts.sum(0).clamp(min=1)
-        return {name: dict(zip(self.variates, (table.sum(0) / total).tolist(), strict=True)) for name, table in self.sums.items()}
+        return {
+            name: dict(zip(self.variates, (table.sum(0) / total).tolist(), strict=True))
+            for name, table in self.sums.items()
+        }
 
     def by_series(self, ids: Iterable[str]) -> dict[str, dict[str, float]]:
         """Mean absolute scaled error and the like per series of a panel."""
@@ -68,8 +71,14 @@ def seasonal_scales(panel: Panel, rows: list[tuple[int, int]], season: int) -> T
     return torch.stack(scales)
 
 
-def evaluate(predictions: Iterable[Prediction], scaler: Scaler, intervals: Intervals | None, scales: Tensor, variates: tuple[str, ...],
-             sink: Sink | None = None) -> Scores:
+def evaluate(
+    predictions: Iterable[Prediction],
+    scaler: Scaler,
+    intervals: Intervals | None,
+    scales: Tensor,
+    variates: tuple[str, ...],
+    sink: Sink | None = None,
+) -> Scores:
     """Scores every window.
 
     MSE and MAE are on scaled data, as published; MASE, sMAPE, CRPS and coverage in original units. The scaled CRPS is
@@ -91,7 +100,9 @@ def evaluate(predictions: Iterable[Prediction], scaler: Scaler, intervals: Inter
         # (B, H, C, Q), original units
         quantiles = None if intervals is None else scaler.inverse(intervals.quantiles(prediction), batch.series)
         mask = batch.future_mask
-        values = _errors(batch.future, prediction.point, actual, point, quantiles, scales.to(actual)[batch.series][:, None])
+        values = _errors(
+            batch.future, prediction.point, actual, point, quantiles, scales.to(actual)[batch.series][:, None]
+        )
         totals = totals or _Totals(list(values), mask.shape[1:], len(scales), mask.device)
         totals.add(values, mask, batch.series)
         origin_mse.append(metrics.masked_mean(values["mse"], mask, (1, 2)).cpu())
@@ -99,9 +110,15 @@ def evaluate(predictions: Iterable[Prediction], scaler: Scaler, intervals: Inter
         if sink:
             sink(prediction, actual, point, quantiles)
     assert totals is not None
-    return Scores(variates, {k: v.cpu() for k, v in totals.sums.items()}, totals.counts.cpu(),
-                  {k: v.cpu() for k, v in totals.series_sums.items()}, totals.series_counts.cpu(),
-                  torch.cat(origin_mse).double().numpy(), torch.cat(origin_mae).double().numpy())
+    return Scores(
+        variates,
+        {k: v.cpu() for k, v in totals.sums.items()},
+        totals.counts.cpu(),
+        {k: v.cpu() for k, v in totals.series_sums.items()},
+        totals.series_counts.cpu(),
+        torch.cat(origin_mse).double().numpy(),
+        torch.cat(origin_mae).double().numpy(),
+    )
 
 
 def summary(scores: dict[str, Scores], reference: str = "seasonal_naive") -> dict[str, Any]:
@@ -116,8 +133,11 @@ def summary(scores: dict[str, Scores], reference: str = "seasonal_naive") -> dic
             row["skill_mae"] = _skill(row["mase"], base["mase"])
             if "scaled_crps" in row and "scaled_crps" in base:
                 row["skill_crps"] = _skill(row["scaled_crps"], base["scaled_crps"])
-    return {"scores": table, "by_step": {name: model.by_step() for name, model in scores.items()},
-            "by_variate": {name: model.by_variate() for name, model in scores.items()}}
+    return {
+        "scores": table,
+        "by_step": {name: model.by_step() for name, model in scores.items()},
+        "by_variate": {name: model.by_variate() for name, model in scores.items()},
+    }
 
 
 def _skill(error: float, reference: float) -> float:
@@ -125,11 +145,17 @@ def _skill(error: float, reference: float) -> float:
     return 1 - error / reference if reference else float("nan")
 
 
-def _errors(future: Tensor, forecast: Tensor, actual: Tensor, point: Tensor, quantiles: Tensor | None,
-            scale: Tensor) -> dict[str, Tensor]:
+def _errors(
+    future: Tensor, forecast: Tensor, actual: Tensor, point: Tensor, quantiles: Tensor | None, scale: Tensor
+) -> dict[str, Tensor]:
     absolute = metrics.absolute_error(actual, point)
-    values = {"mse": metrics.squared_error(future, forecast), "mae": metrics.absolute_error(future, forecast),
-              "mae_original": absolute, "mase": absolute / scale, "smape": metrics.symmetric_percentage_error(actual, point)}
+    values = {
+        "mse": metrics.squared_error(future, forecast),
+        "mae": metrics.absolute_error(future, forecast),
+        "mae_original": absolute,
+        "mase": absolute / scale,
+        "smape": metrics.symmetric_percentage_error(actual, point),
+    }
     if quantiles is None:
         return values
     crps = metrics.crps_from_quantiles(actual, quantiles, LEVEL_TENSOR.to(quantiles))

@@ -45,8 +45,13 @@ class Stages:
         """Times the block under a name."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
-        self.rows.append({"stage": name, "seconds": round(time.perf_counter() - wall, 3),
-                          "cpu_seconds": round(time.process_time() - cpu, 3)})
+        self.rows.append(
+            {
+                "stage": name,
+                "seconds": round(time.perf_counter() - wall, 3),
+                "cpu_seconds": round(time.process_time() - cpu, 3),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,17 @@ class Outcome:
     stages: Stages
 
 
-def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: str | None = None, command: str | None = None,
-        visible: bool = True, stages: Stages | None = None, fresh: bool = False) -> Outcome | None:
+def run(
+    config: RunConfig,
+    folder: Path,
+    *,
+    work: Path | None = None,
+    run_id: str | None = None,
+    command: str | None = None,
+    visible: bool = True,
+    stages: Stages | None = None,
+    fresh: bool = False,
+) -> Outcome | None:
     """Trains, calibrates, scores on every test window beside baselines, and writes the artifact.
 
     Args:
@@ -111,14 +125,23 @@ def run(config: RunConfig, folder: Path, *, work: Path | None = None, run_id: st
     for name in config.baselines:
         if name != config.model:
             with stages.stage(f"baseline {name}"):
-                scores[name] = (classical_scores(name, prepared, scales, config.classical_origins) if name in CLASSICAL
-                                else _baseline(name, config, prepared, scales, work, visible))
+                scores[name] = (
+                    classical_scores(name, prepared, scales, config.classical_origins)
+                    if name in CLASSICAL
+                    else _baseline(name, config, prepared, scales, work, visible)
+                )
     metrics = _metrics(config, prepared, trained, scores)
     if config.training.refit and trained.model.trainable:
         with stages.stage("refit"):
             prepared, trained = refit(config, prepared, trained, work, visible)
-    made = Artifact(plain(config), _tensors(trained, scores), prepared.scaler.to_dict(), _schema(config, prepared), metrics,
-                    _run(run_id or artifact.new_run_id(), config, command, started, stages))
+    made = Artifact(
+        plain(config),
+        _tensors(trained, scores),
+        prepared.scaler.to_dict(),
+        _schema(config, prepared),
+        metrics,
+        _run(run_id or artifact.new_run_id(), config, command, started, stages),
+    )
     artifact.write(folder, made)
     shutil.rmtree(work, ignore_errors=True)
     with suppress(OSError):
@@ -130,8 +153,11 @@ def build_model(config: RunConfig, prepared: Prepared) -> Forecaster:
     """An untrained model, its weights drawn from the seed of the run."""
     kind = models.find(config.model)
     torch.manual_seed(config.training.seed)
-    return kind(prepared.task(kind.supports), models.architecture(config.model, config.architecture),
-                Recipe(config.head, config.normalization, config.training))
+    return kind(
+        prepared.task(kind.supports),
+        models.architecture(config.model, config.architecture),
+        Recipe(config.head, config.normalization, config.training),
+    )
 
 
 def train_model(config: RunConfig, prepared: Prepared, work: Path, visible: bool) -> Trained:
@@ -140,8 +166,12 @@ def train_model(config: RunConfig, prepared: Prepared, work: Path, visible: bool
     fitted = fit(model, prepared.windows, config.training, work / config.model, label=model.title, visible=visible)
     if not fitted.is_main:
         return Trained(model, fitted, Calibration(*[torch.empty(0)] * 4))
-    calibration = calibrate(predict(model, prepared.windows("validation", model.device)), config.intervals.trajectories,
-                            config.training.seed, one_series=len(prepared.panel.ids) == 1)
+    calibration = calibrate(
+        predict(model, prepared.windows("validation", model.device)),
+        config.intervals.trajectories,
+        config.training.seed,
+        one_series=len(prepared.panel.ids) == 1,
+    )
     return Trained(model, fitted, calibration)
 
 
@@ -150,30 +180,55 @@ def score(trained: Trained, prepared: Prepared, config: RunConfig, scales: torch
     windows = prepared.windows("test", trained.model.device)
     intervals = trained.calibration.intervals(config.intervals.method, len(prepared.panel.ids))
     levels = LEVEL_TENSOR if config.intervals.method == "head" else None
-    return evaluate(predict(trained.model, windows, levels=levels), prepared.scaler, intervals, scales, prepared.panel.variates)
+    return evaluate(
+        predict(trained.model, windows, levels=levels), prepared.scaler, intervals, scales, prepared.panel.variates
+    )
 
 
-def refit(config: RunConfig, prepared: Prepared, trained: Trained, work: Path, visible: bool) -> tuple[Prepared, Trained]:
+def refit(
+    config: RunConfig, prepared: Prepared, trained: Trained, work: Path, visible: bool
+) -> tuple[Prepared, Trained]:
     """Trains anew on all rows, for as many steps as were best on validation; the calibration is kept, in the new scale."""
     every = [(0, n) for n in prepared.panel.ends.tolist()]
     scaler = Scaler.fit(prepared.panel, every, config.scaling)
     final = replace(prepared, scaler=scaler, scaled=scaler.apply(prepared.panel))
     steps = trained.fitted.best_epoch * -(-len(prepared.windows("train")) // config.training.batch_size)
     model = build_model(config, final)
-    fitted = fit(model, lambda part, device: final.windows("everything", device), config.training, work / "refit",
-                 label=f"{model.title}, all rows", visible=visible, validate=False, max_steps=steps)
+    fitted = fit(
+        model,
+        lambda part, device: final.windows("everything", device),
+        config.training,
+        work / "refit",
+        label=f"{model.title}, all rows",
+        visible=visible,
+        validate=False,
+        max_steps=steps,
+    )
     ratio = (prepared.scaler.scale.mean(0) / scaler.scale.mean(0)).float()
     old = trained.calibration
-    moved = Calibration(old.residuals * ratio[:, None], old.tracked * ratio[:, None], old.scale * ratio, old.trajectories * ratio)
+    moved = Calibration(
+        old.residuals * ratio[:, None], old.tracked * ratio[:, None], old.scale * ratio, old.trajectories * ratio
+    )
     return final, Trained(model, fitted, moved)
 
 
 def baseline_config(name: str, config: RunConfig) -> RunConfig:
     """The configuration of a baseline under the same protocol: the model's own defaults, a point head, the same seed."""
     defaults = dict(models.find(name).defaults)
-    training = replace(config.training, **{"learning_rate": 1e-4, "variate_fraction": 1.0, "refit": False, "devices": 1,
-                                           "strategy": "auto", **defaults.pop("training", {})})
-    intervals = replace(config.intervals, method="adaptive" if config.intervals.method == "head" else config.intervals.method)
+    training = replace(
+        config.training,
+        **{
+            "learning_rate": 1e-4,
+            "variate_fraction": 1.0,
+            "refit": False,
+            "devices": 1,
+            "strategy": "auto",
+            **defaults.pop("training", {}),
+        },
+    )
+    intervals = replace(
+        config.intervals, method="adaptive" if config.intervals.method == "head" else config.intervals.method
+    )
     plain_head = build(type(config.head), {}, "head")
     return config.of(model=name, architecture={}, training=training, intervals=intervals, head=plain_head, **defaults)
 
@@ -192,7 +247,9 @@ def check_baselines(config: RunConfig, prepared: Prepared) -> None:
             check_model(baseline_config(name, config), baseline_data(name, prepared))
 
 
-def _baseline(name: str, config: RunConfig, prepared: Prepared, scales: torch.Tensor, work: Path, visible: bool) -> Scores:
+def _baseline(
+    name: str, config: RunConfig, prepared: Prepared, scales: torch.Tensor, work: Path, visible: bool
+) -> Scores:
     own, data = baseline_config(name, config), baseline_data(name, prepared)
     return score(train_model(own, data, work, visible), data, own, scales)
 
@@ -211,7 +268,9 @@ def _metrics(config: RunConfig, prepared: Prepared, trained: Trained, scores: di
     return made
 
 
-def compare_scores(scores: dict[str, Scores], model: str, horizon: int, seed: int, one_series: bool) -> list[dict[str, Any]]:
+def compare_scores(
+    scores: dict[str, Scores], model: str, horizon: int, seed: int, one_series: bool
+) -> list[dict[str, Any]]:
     """The difference of each score to each baseline at the same origins, with its block-bootstrap interval.
 
     Args:
@@ -229,8 +288,18 @@ def compare_scores(scores: dict[str, Scores], model: str, horizon: int, seed: in
                 continue
             block = min(2 * horizon, len(mine) // 2) if one_series else 1
             interval = block_bootstrap(mine - theirs, block, seed=seed)
-            rows.append({"model": model, "baseline": name, "metric": metric, "difference": interval.mean, "lower": interval.lower,
-                         "upper": interval.upper, "baseline_score": float(theirs.mean()), "verdict": interval.verdict})
+            rows.append(
+                {
+                    "model": model,
+                    "baseline": name,
+                    "metric": metric,
+                    "difference": interval.mean,
+                    "lower": interval.lower,
+                    "upper": interval.upper,
+                    "baseline_score": float(theirs.mean()),
+                    "verdict": interval.verdict,
+                }
+            )
     return rows
 
 
@@ -252,14 +321,31 @@ def _tensors(trained: Trained, scores: dict[str, Scores]) -> dict[str, torch.Ten
 def _schema(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     panel, series = prepared.panel, prepared.series
     attributes = series.__dict__ if isinstance(series, LongSeries) else series.attrs
-    return {"form": "long" if isinstance(series, LongSeries) else "wide", "title": prepared.title, "source": attributes["source"],
-            "data_checksum": attributes["checksum"], "time_zone": attributes.get("time_zone", ""), "variates": list(panel.variates),
-            "units": list(panel.units), "frequency": panel.frequency, "season": prepared.season, "lookback": config.lookback,
-            "horizon": config.horizon, "min_history": prepared.min_history, "calendar": prepared.calendar, "calendar_names": list(panel.calendar_names),
-            "calibrated_until": _calibrated_until(config, prepared),
-            "past": list(panel.past_names), "future": list(panel.future_names), "static": list(panel.static_names),
-            "series": len(panel.ids), "first": str(panel.times.min())[:19], "last": str(panel.times.max())[:19],
-            "project": config.project or project_of(prepared.title), "code_version": describe()["versions"]["foretide"]}
+    return {
+        "form": "long" if isinstance(series, LongSeries) else "wide",
+        "title": prepared.title,
+        "source": attributes["source"],
+        "data_checksum": attributes["checksum"],
+        "time_zone": attributes.get("time_zone", ""),
+        "variates": list(panel.variates),
+        "units": list(panel.units),
+        "frequency": panel.frequency,
+        "season": prepared.season,
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "min_history": prepared.min_history,
+        "calendar": prepared.calendar,
+        "calendar_names": list(panel.calendar_names),
+        "calibrated_until": _calibrated_until(config, prepared),
+        "past": list(panel.past_names),
+        "future": list(panel.future_names),
+        "static": list(panel.static_names),
+        "series": len(panel.ids),
+        "first": str(panel.times.min())[:19],
+        "last": str(panel.times.max())[:19],
+        "project": config.project or project_of(prepared.title),
+        "code_version": describe()["versions"]["foretide"],
+    }
 
 
 def _calibrated_until(config: RunConfig, prepared: Prepared) -> str:
@@ -271,9 +357,17 @@ def _calibrated_until(config: RunConfig, prepared: Prepared) -> str:
 
 def _run(run_id: str, config: RunConfig, command: str | None, started: float, stages: Stages) -> dict[str, Any]:
     seconds = time.perf_counter() - started
-    return {"run_id": run_id, "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "seed": config.training.seed,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(seconds, 2), "stages": stages.rows,
-            "config_digest": _digest(config), "process": os.getpid(), **describe()}
+    return {
+        "run_id": run_id,
+        "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seed": config.training.seed,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 2),
+        "stages": stages.rows,
+        "config_digest": _digest(config),
+        "process": os.getpid(),
+        **describe(),
+    }
 
 
 def project_of(title: str) -> str:

@@ -106,10 +106,14 @@ class Forecaster(LightningModule):
         if longest is not None and task.lookback > longest:
             raise ForetideError(f"{cls.title}: found lookback {task.lookback}, expected at most {longest}")
         if recipe.head.kind != "point" and not cls.supports.probabilistic:
-            raise ForetideError(f"{cls.title}: found head.kind {recipe.head.kind}, expected point; the model has no probabilistic head")
+            raise ForetideError(
+                f"{cls.title}: found head.kind {recipe.head.kind}, expected point; the model has no probabilistic head"
+            )
         if recipe.training.variate_fraction < 1 and not cls.supports.any_variates:
-            raise ForetideError(f"{cls.title}: found training.variate_fraction {recipe.training.variate_fraction}, expected 1; "
-                                "the model is bound to its variates")
+            raise ForetideError(
+                f"{cls.title}: found training.variate_fraction {recipe.training.variate_fraction}, expected 1; "
+                "the model is bound to its variates"
+            )
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -195,9 +199,11 @@ class Forecaster(LightningModule):
     def _stop_on_nonfinite(self, batch: Batch, index: int) -> None:
         finite = torch.isfinite(batch.past).all(1).all(0)
         named = f", variate {int((~finite).nonzero()[0])} has non-finite inputs" if not finite.all() else ""
-        raise ForetideError(f"training: the loss is not finite in epoch {self.current_epoch + 1}, batch {index + 1} (first window: series "
-                            f"{int(batch.series[0])}, row {int(batch.origin[0])}{named}); lower --training.learning_rate, set "
-                            "--training.gradient_clip, or use --training.precision 32-true. The last good checkpoint is kept")
+        raise ForetideError(
+            f"training: the loss is not finite in epoch {self.current_epoch + 1}, batch {index + 1} (first window: series "
+            f"{int(batch.series[0])}, row {int(batch.origin[0])}{named}); lower --training.learning_rate, set "
+            "--training.gradient_clip, or use --training.precision 32-true. The last good checkpoint is kept"
+        )
 
 
 def rate_factor(options: TrainingOptions, epoch: int) -> float:

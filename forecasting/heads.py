@@ -121,7 +121,9 @@ class StudentTHead(Head):
         """
         log_weights, location, scale, freedom = self._parameters(output)
         grid = (torch.arange(points, device=output.device) + 0.5) / points
-        support = location[..., None] + scale[..., None] * student_t_quantile(grid, freedom[..., None])  # (B, H, C, K, points)
+        support = location[..., None] + scale[..., None] * student_t_quantile(
+            grid, freedom[..., None]
+        )  # (B, H, C, K, points)
         mass = (log_weights.exp() / points)[..., None].expand(support.shape)
         support, order = support.flatten(-2).sort(dim=-1)
         cumulative = mass.flatten(-2).gather(-1, order).cumsum(-1)
@@ -144,8 +146,9 @@ def student_t_quantile(level: Tensor, freedom: Tensor) -> Tensor:
     c = ((20700 * a / b - 98) * a - 16) * a + 96.36
     d = ((94.5 / (b + c) - 3) / b + 1) * torch.sqrt(a * torch.pi / 2) * freedom
     y = (d * tail) ** (2 / freedom)
-    far = ((1 / (((freedom + 6) / (freedom * y) - 0.089 * d - 0.822) * (freedom + 2) * 3) + 0.5 / (freedom + 4)) * y - 1) \
-        * (freedom + 1) / (freedom + 2) + 1 / y
+    far = (
+        (1 / (((freedom + 6) / (freedom * y) - 0.089 * d - 0.822) * (freedom + 2) * 3) + 0.5 / (freedom + 4)) * y - 1
+    ) * (freedom + 1) / (freedom + 2) + 1 / y
     x = torch.special.ndtri(tail / 2)
     z = x**2
     c = torch.where(freedom < 5, c + 0.3 * (freedom - 4.5) * (x + 0.6), c)

@@ -91,7 +91,12 @@ class Calibration:
 
     def tensors(self) -> dict[str, Tensor]:
         """For an artifact."""
-        return {"residuals": self.residuals, "tracked": self.tracked, "scale": self.scale, "trajectories": self.trajectories}
+        return {
+            "residuals": self.residuals,
+            "tracked": self.tracked,
+            "scale": self.scale,
+            "trajectories": self.trajectories,
+        }
 
     @staticmethod
     def from_tensors(stored: Mapping[str, Tensor]) -> "Calibration":

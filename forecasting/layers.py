@@ -67,7 +67,9 @@ class MultiHeadAttention(nn.Module):
         if self.training and x.device.type == "cpu":
             mixed = self.dropout(self._weights(q, k)) @ v
         else:
-            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout.probability if self.training else 0.0)
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, dropout_p=self.dropout.probability if self.training else 0.0
+            )
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor) -> Tensor:

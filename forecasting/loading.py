@@ -20,7 +20,9 @@ class WindowLoader:
         rank, world: Which share of how many.
     """
 
-    def __init__(self, windows: Windows, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, windows: Windows, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         self.windows, self.batch_size, self.shuffle, self.seed = windows, batch_size, shuffle, seed
         self.rank, self.world, self.epoch = rank, world, 0
         # Lightning looks for these two names of a DataLoader, to tell a sampler the epoch
@@ -41,7 +43,7 @@ class WindowLoader:
         else:
             order = torch.arange(count, device=device)
         for whole in order.split(self.batch_size):
-            share = whole[self.rank::self.world]
+            share = whole[self.rank :: self.world]
             batch = self.windows.batch(share if len(share) else whole[:1])
             if not len(share) and batch.future_mask is not None:
                 batch.future_mask = torch.zeros_like(batch.future_mask)
@@ -56,8 +58,15 @@ class WindowModule(LightningDataModule):
         evaluation_batch: Windows per validation batch.
     """
 
-    def __init__(self, make: Callable[[str, torch.device], Windows], batch_size: int, seed: int, *, validate: bool = True,
-                 evaluation_batch: int = 256) -> None:
+    def __init__(
+        self,
+        make: Callable[[str, torch.device], Windows],
+        batch_size: int,
+        seed: int,
+        *,
+        validate: bool = True,
+        evaluation_batch: int = 256,
+    ) -> None:
         super().__init__()
         self._make, self._batch_size, self._seed = make, batch_size, seed
         self._validate, self._evaluation_batch = validate, evaluation_batch
@@ -65,8 +74,14 @@ class WindowModule(LightningDataModule):
     def _loader(self, part: str, batch_size: int, shuffle: bool) -> WindowLoader:
         trainer = self.trainer
         assert trainer is not None
-        return WindowLoader(self._make(part, trainer.strategy.root_device), batch_size, shuffle=shuffle, seed=self._seed,
-                            rank=trainer.global_rank, world=trainer.world_size)
+        return WindowLoader(
+            self._make(part, trainer.strategy.root_device),
+            batch_size,
+            shuffle=shuffle,
+            seed=self._seed,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
 
     def train_dataloader(self) -> WindowLoader:
         """Shuffled training windows."""

@@ -37,12 +37,18 @@ def pinball(output: Tensor, target: Tensor, mask: Tensor, levels: Tensor) -> Ten
     return torch.maximum(levels * error, (levels - 1) * error).mean(-1).sum()
 
 
-def student_t_mixture(log_weights: Tensor, location: Tensor, scale: Tensor, freedom: Tensor, target: Tensor,
-                      mask: Tensor) -> Tensor:
+def student_t_mixture(
+    log_weights: Tensor, location: Tensor, scale: Tensor, freedom: Tensor, target: Tensor, mask: Tensor
+) -> Tensor:
     """Sum of negative log-likelihoods of a mixture of Student-t distributions; parameters ``(B, H, C, K)``."""
     z = _error(location, target[..., None], mask[..., None]) / scale
-    log_density = (torch.lgamma((freedom + 1) / 2) - torch.lgamma(freedom / 2) - 0.5 * torch.log(freedom * math.pi)
-                   - torch.log(scale) - (freedom + 1) / 2 * torch.log1p(z**2 / freedom))
+    log_density = (
+        torch.lgamma((freedom + 1) / 2)
+        - torch.lgamma(freedom / 2)
+        - 0.5 * torch.log(freedom * math.pi)
+        - torch.log(scale)
+        - (freedom + 1) / 2 * torch.log1p(z**2 / freedom)
+    )
     return torch.where(mask, -torch.logsumexp(log_weights + log_density, dim=-1), 0.0).sum()
 
 

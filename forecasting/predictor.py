@@ -63,16 +63,22 @@ class Predictor:
         """
         steps = self.horizon if horizon is None else horizon
         if not 1 <= steps <= self.horizon:
-            raise ForetideError(f"--horizon: found {steps}, expected 1 to {self.horizon}, for which the model was trained; "
-                                "train one with a longer horizon")
+            raise ForetideError(
+                f"--horizon: found {steps}, expected 1 to {self.horizon}, for which the model was trained; "
+                "train one with a longer horizon"
+            )
         long = isinstance(series, LongSeries)
         if long != (self.schema["form"] == "long"):
-            raise ForetideError(f"{_source(series)}: found {'many series' if long else 'one table'}, the model was trained on "
-                                f"{'one table' if long else 'many series'}; set --reader.id accordingly")
+            raise ForetideError(
+                f"{_source(series)}: found {'many series' if long else 'one table'}, the model was trained on "
+                f"{'one table' if long else 'many series'}; set --reader.id accordingly"
+            )
         frequency = series.frequency if isinstance(series, LongSeries) else str(series.attrs["frequency"])
         if not schema.same_frequency(frequency, self.schema["frequency"]):
-            raise ForetideError(f"{_source(series)}: found frequency {frequency}, expected {self.schema['frequency']} as in training; "
-                                "resample the data or train a model for it")
+            raise ForetideError(
+                f"{_source(series)}: found frequency {frequency}, expected {self.schema['frequency']} as in training; "
+                "resample the data or train a model for it"
+            )
         return series if isinstance(series, LongSeries) else self._select(series)
 
     def forecast(self, series: Series, horizon: int | None = None, samples: int = 0, seed: int = 0) -> xr.Dataset:
@@ -100,36 +106,55 @@ class Predictor:
         index = torch.arange(len(point))
         tables = {"forecast": scaler.inverse(point.cpu(), index), "quantile": scaler.inverse(quantiles.cpu(), index)}
         if samples:
-            paths = sample_paths(point.cpu(), self.calibration.trajectories, samples, torch.Generator().manual_seed(seed))
+            paths = sample_paths(
+                point.cpu(), self.calibration.trajectories, samples, torch.Generator().manual_seed(seed)
+            )
             tables["sample"] = torch.stack([scaler.inverse(path, index) for path in paths], dim=1)  # (S, samples, H, C)
-        return self._dataset({name: table[..., :steps, :] if name == "sample" else table[:, :steps] for name, table in tables.items()},
-                             series, panel, steps)
+        return self._dataset(
+            {name: table[..., :steps, :] if name == "sample" else table[:, :steps] for name, table in tables.items()},
+            series,
+            panel,
+            steps,
+        )
 
     def _select(self, data: xr.Dataset) -> xr.Dataset:
         wanted, present = list(self.schema["variates"]), [str(v) for v in data["variate"].values]
         missing = [name for name in wanted if name not in present]
         if missing:
-            raise ForetideError(f"{_source(data)}: the variate {missing[0]!r} is missing; expected {', '.join(wanted)}, "
-                                f"found {', '.join(present)}")
+            raise ForetideError(
+                f"{_source(data)}: the variate {missing[0]!r} is missing; expected {', '.join(wanted)}, "
+                f"found {', '.join(present)}"
+            )
         extra = [name for name in present if name not in wanted]
         if extra:
-            warnings.warn(f"{_source(data)}: {', '.join(extra)} {'was' if len(extra) == 1 else 'were'} not part of the training "
-                          "and are left out", ForetideWarning, stacklevel=3)
+            warnings.warn(
+                f"{_source(data)}: {', '.join(extra)} {'was' if len(extra) == 1 else 'were'} not part of the training "
+                "and are left out",
+                ForetideWarning,
+                stacklevel=3,
+            )
         chosen = data if present == wanted else data.sel(variate=wanted)
         for name, trained, found in zip(wanted, self.schema["units"], chosen["unit"].values.tolist(), strict=True):
             if trained and found and trained != found:
-                raise ForetideError(f"{_source(data)}: {name!r} is in {found!r}, the model was trained on {trained!r}; convert the column, "
-                                    "or name the unit with --reader.units")
+                raise ForetideError(
+                    f"{_source(data)}: {name!r} is in {found!r}, the model was trained on {trained!r}; convert the column, "
+                    "or name the unit with --reader.units"
+                )
         for kind in ("past", "future", "static"):
             have = [str(v) for v in data[f"{kind}_variate"].values] if kind in data else []
             absent = [name for name in self.schema[kind] if name not in have]
             if absent:
-                raise ForetideError(f"{_source(data)}: the {kind} covariate {absent[0]!r} is missing, with which the model was trained; "
-                                    f"add the column and name it with --reader.{kind}")
+                raise ForetideError(
+                    f"{_source(data)}: the {kind} covariate {absent[0]!r} is missing, with which the model was trained; "
+                    f"add the column and name it with --reader.{kind}"
+                )
         # units that only the training knew are carried over, so that they survive to the forecast
         if not any(self.schema["units"]):
             return chosen
-        units = [found or trained for trained, found in zip(self.schema["units"], chosen["unit"].values.tolist(), strict=True)]
+        units = [
+            found or trained
+            for trained, found in zip(self.schema["units"], chosen["unit"].values.tolist(), strict=True)
+        ]
         return chosen.assign_coords(unit=("variate", np.array(units, dtype=object)))
 
     def _panel(self, series: Series, tail: int | None = None) -> tuple[Panel, Panel, Scaler]:
@@ -161,22 +186,43 @@ class Predictor:
 
     def _dataset(self, tables: dict[str, Tensor], series: Series, panel: Panel, steps: int) -> xr.Dataset:
         origins = [int(panel.offsets[s]) + int(panel.ends[s]) for s in range(len(panel.ids))]
-        times = np.stack([panel.times[o:o + steps] for o in origins])
+        times = np.stack([panel.times[o : o + steps] for o in origins])
         source = series.__dict__ if isinstance(series, LongSeries) else series.attrs
-        attrs = {"title": source["title"], "source": source["source"], "checksum": source["checksum"], "frequency": panel.frequency,
-                 "time_zone": source.get("time_zone", ""), "model": self.config.model, "run_id": self.run_id,
-                 "project": self.schema["project"], "intervals": self.config.intervals.method,
-                 "origin": str(panel.times[origins[0] - 1])[:19], "code_version": self.schema["code_version"]}
-        made = forecast_dataset({name: table.double().numpy() for name, table in tables.items()}, times, panel, attrs,
-                                long=isinstance(series, LongSeries))
+        attrs = {
+            "title": source["title"],
+            "source": source["source"],
+            "checksum": source["checksum"],
+            "frequency": panel.frequency,
+            "time_zone": source.get("time_zone", ""),
+            "model": self.config.model,
+            "run_id": self.run_id,
+            "project": self.schema["project"],
+            "intervals": self.config.intervals.method,
+            "origin": str(panel.times[origins[0] - 1])[:19],
+            "code_version": self.schema["code_version"],
+        }
+        made = forecast_dataset(
+            {name: table.double().numpy() for name, table in tables.items()},
+            times,
+            panel,
+            attrs,
+            long=isinstance(series, LongSeries),
+        )
         if isinstance(series, LongSeries):
             # the series of a panel may end at different times
             made = made.assign_coords(origin=("unique_id", panel.times[np.array(origins) - 1]))
         return made
 
 
-def forecast_dataset(tables: dict[str, np.ndarray], times: np.ndarray, panel: Panel, attrs: dict[str, str], *,
-                     long: bool = False, levels: Sequence[float] = LEVELS) -> xr.Dataset:
+def forecast_dataset(
+    tables: dict[str, np.ndarray],
+    times: np.ndarray,
+    panel: Panel,
+    attrs: dict[str, str],
+    *,
+    long: bool = False,
+    levels: Sequence[float] = LEVELS,
+) -> xr.Dataset:
     """Named forecasts from arrays with a leading axis of series; see `Predictor.forecast` for the form.
 
     Args:
@@ -187,15 +233,30 @@ def forecast_dataset(tables: dict[str, np.ndarray], times: np.ndarray, panel: Pa
     unit = ("variate", np.array(panel.units, dtype=object))
     coordinates = {"variate": np.array(panel.variates, dtype=object), "unit": unit, "level": np.array(levels)}
     if not long:
-        dims = {"forecast": ("time", "variate"), "quantile": ("time", "variate", "level"), "sample": ("sample", "time", "variate")}
+        dims = {
+            "forecast": ("time", "variate"),
+            "quantile": ("time", "variate", "level"),
+            "sample": ("sample", "time", "variate"),
+        }
         data = {name: (dims[name], table[0]) for name, table in tables.items()}
         return xr.Dataset(data, coords={"time": times[0], **coordinates}, attrs=attrs)
-    dims = {"forecast": ("unique_id", "step", "variate"), "quantile": ("unique_id", "step", "variate", "level"),
-            "sample": ("unique_id", "sample", "step", "variate")}
+    dims = {
+        "forecast": ("unique_id", "step", "variate"),
+        "quantile": ("unique_id", "step", "variate", "level"),
+        "sample": ("unique_id", "sample", "step", "variate"),
+    }
     data = {name: (dims[name], table) for name, table in tables.items()}
     steps = np.arange(1, times.shape[1] + 1)
-    return xr.Dataset(data, coords={"unique_id": np.array(panel.ids, dtype=object), "step": steps,
-                                    "ds": (("unique_id", "step"), times), **coordinates}, attrs=attrs)
+    return xr.Dataset(
+        data,
+        coords={
+            "unique_id": np.array(panel.ids, dtype=object),
+            "step": steps,
+            "ds": (("unique_id", "step"), times),
+            **coordinates,
+        },
+        attrs=attrs,
+    )
 
 
 def naive_forecast(series: xr.Dataset, lookback: int, horizon: int, season: int) -> xr.Dataset:
@@ -207,25 +268,42 @@ def naive_forecast(series: xr.Dataset, lookback: int, horizon: int, season: int)
     batch = windows.batch(torch.tensor([0]))
     point = seasonal_naive(batch.past, horizon, season, batch.past_mask)
     end = int(panel.ends[0])
-    return forecast_dataset({"forecast": point.numpy()}, panel.times[None, end:end + horizon], panel,
-                            {**series.attrs, "model": "seasonal_naive", "origin": str(panel.times[end - 1])[:19]})
+    return forecast_dataset(
+        {"forecast": point.numpy()},
+        panel.times[None, end : end + horizon],
+        panel,
+        {**series.attrs, "model": "seasonal_naive", "origin": str(panel.times[end - 1])[:19]},
+    )
 
 
 def _restore(config: RunConfig, stored: dict[str, object], weights: dict[str, Tensor]) -> Forecaster:
     kind = models.find(config.model)
     supports = kind.supports
     names = schema_names(stored)
-    task = Task(config.lookback, config.horizon, len(names["variates"]), len(names["calendar_names"]) if supports.calendar else 0,
-                len(names["past"]) if supports.past else 0, len(names["future"]) if supports.future else 0,
-                len(names["static"]) if supports.static else 0, int(str(stored["season"])))
-    model = kind(task, models.architecture(config.model, config.architecture), Recipe(config.head, config.normalization, config.training))
+    task = Task(
+        config.lookback,
+        config.horizon,
+        len(names["variates"]),
+        len(names["calendar_names"]) if supports.calendar else 0,
+        len(names["past"]) if supports.past else 0,
+        len(names["future"]) if supports.future else 0,
+        len(names["static"]) if supports.static else 0,
+        int(str(stored["season"])),
+    )
+    model = kind(
+        task,
+        models.architecture(config.model, config.architecture),
+        Recipe(config.head, config.normalization, config.training),
+    )
     own = _under(weights, "model.")
     expected = model.state_dict()
     for name, tensor in expected.items():
         if name not in own or own[name].shape != tensor.shape:
             found = tuple(own[name].shape) if name in own else "nothing"
-            raise ForetideError(f"{artifact.WEIGHTS}: {name}: found {found}, expected {tuple(tensor.shape)} for {config.model}; "
-                                "the weights belong to another model or size")
+            raise ForetideError(
+                f"{artifact.WEIGHTS}: {name}: found {found}, expected {tuple(tensor.shape)} for {config.model}; "
+                "the weights belong to another model or size"
+            )
     model.load_state_dict(own)
     return model
 
@@ -242,4 +320,3 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _source(series: Series) -> str:
     return series.source if isinstance(series, LongSeries) else str(series.attrs["source"] or series.attrs["title"])
-

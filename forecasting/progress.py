@@ -37,15 +37,24 @@ class Progress(Callback):
             return
         from tqdm import tqdm
 
-        self._bar = tqdm(total=self._steps, initial=trainer.global_step, desc=self.label, unit="step", leave=False,
-                         dynamic_ncols=True, mininterval=0.2,
-                         bar_format="{desc}  {percentage:3.0f}% {bar} {postfix}  {remaining} left at most")
+        self._bar = tqdm(
+            total=self._steps,
+            initial=trainer.global_step,
+            desc=self.label,
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+            mininterval=0.2,
+            bar_format="{desc}  {percentage:3.0f}% {bar} {postfix}  {remaining} left at most",
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of the epoch, and notes its rate: at its end the schedule has set the next one's."""
         self._started, self._rate = time.perf_counter(), float(trainer.optimizers[0].param_groups[0]["lr"])
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Moves the bar."""
         if self._bar is not None:
             self._bar.update()
@@ -53,9 +62,13 @@ class Progress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Adds the epoch to the history; Lightning has validated by now."""
         metrics = trainer.callback_metrics
-        row = {"epoch": trainer.current_epoch + 1, "train_loss": pl_module.mean_train_loss(),
-               "validation_loss": float(metrics.get("validation_loss", float("nan"))),
-               "learning_rate": self._rate, "seconds": round(time.perf_counter() - self._started, 3)}
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "train_loss": pl_module.mean_train_loss(),
+            "validation_loss": float(metrics.get("validation_loss", float("nan"))),
+            "learning_rate": self._rate,
+            "seconds": round(time.perf_counter() - self._started, 3),
+        }
         self.epochs.append(row)
         epochs = -(-self._steps // int(trainer.num_training_batches))
         text = f"epoch {row['epoch']}/{epochs}  train {row['train_loss']:.4f}"

@@ -65,16 +65,27 @@ class Prepared:
         """All windows of a part, in scaled units, on a device."""
         if part == "everything":
             every = [Borders((0, n), (n, n), (n, n)) for n in self.panel.ends.tolist()]
-            return part_windows(self.scaled.to(device), every, "train", self.lookback, self.horizon, min_history=self.min_history)
+            return part_windows(
+                self.scaled.to(device), every, "train", self.lookback, self.horizon, min_history=self.min_history
+            )
         kind: Part = part  # type: ignore[assignment]
-        return part_windows(self.scaled.to(device), self.borders, kind, self.lookback, self.horizon, min_history=self.min_history)
+        return part_windows(
+            self.scaled.to(device), self.borders, kind, self.lookback, self.horizon, min_history=self.min_history
+        )
 
     def task(self, supports: Supports) -> Task:
         """The sizes for a model, restricted to the inputs that it uses."""
         panel = self.panel
-        return Task(self.lookback, self.horizon, len(panel.variates), panel.calendar.shape[1] if supports.calendar else 0,
-                    len(panel.past_names) if supports.past else 0, len(panel.future_names) if supports.future else 0,
-                    len(panel.static_names) if supports.static else 0, self.season)
+        return Task(
+            self.lookback,
+            self.horizon,
+            len(panel.variates),
+            panel.calendar.shape[1] if supports.calendar else 0,
+            len(panel.past_names) if supports.past else 0,
+            len(panel.future_names) if supports.future else 0,
+            len(panel.static_names) if supports.static else 0,
+            self.season,
+        )
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -87,7 +98,9 @@ def prepare(config: RunConfig) -> Prepared:
     return prepare_series(config, loaded.series, loaded.report.to_dict(), loaded.entry)
 
 
-def prepare_series(config: RunConfig, series: Series, report: dict[str, object], entry: Entry | None = None) -> Prepared:
+def prepare_series(
+    config: RunConfig, series: Series, report: dict[str, object], entry: Entry | None = None
+) -> Prepared:
     """Splits and scales data that has been read already."""
     frequency = series.frequency if isinstance(series, LongSeries) else str(series.attrs["frequency"])
     calendar = ((entry.calendar if entry else None) or frequency) if config.calendar else None
@@ -98,8 +111,20 @@ def prepare_series(config: RunConfig, series: Series, report: dict[str, object],
     season = config.season or (entry.season if entry and entry.season > 1 else schema.season_of(frequency))
     # a panel may hold series that are shorter than the lookback; what is missing before their start is masked
     history = min(config.lookback, max(1, season)) if len(panel.ids) > 1 else config.lookback
-    made = Prepared(series, report, entry, panel, scaler.apply(panel), scaler, borders, season, config.lookback, config.horizon,
-                    history, calendar)
+    made = Prepared(
+        series,
+        report,
+        entry,
+        panel,
+        scaler.apply(panel),
+        scaler,
+        borders,
+        season,
+        config.lookback,
+        config.horizon,
+        history,
+        calendar,
+    )
     for part in ("train", "validation", "test"):
         made.windows(part)
     return made
@@ -112,14 +137,18 @@ def _borders(config: RunConfig, panel: Panel, entry: Entry | None) -> list[Borde
         kind = "published" if entry and entry.split else "last" if len(panel.ids) > 1 else "ratio"
     if kind == "published":
         if entry is None or entry.split is None:
-            raise ForetideError(f"split.kind published: {config.data} has no published borders; use ratio, dates or last")
+            raise ForetideError(
+                f"split.kind published: {config.data} has no published borders; use ratio, dates or last"
+            )
         return [entry.split.borders(length) for length in lengths]
     if kind == "last":
         return splits.panel_borders(lengths, config.horizon, options.windows, options.windows)
     if kind == "dates":
         assert options.validation_from and options.test_from
-        return [splits.by_dates(panel.times[panel.rows(s)][:n], options.validation_from, options.test_from)
-                for s, n in enumerate(lengths)]
+        return [
+            splits.by_dates(panel.times[panel.rows(s)][:n], options.validation_from, options.test_from)
+            for s, n in enumerate(lengths)
+        ]
     return [_ratio(options, length) for length in lengths]
 
 
@@ -130,12 +159,18 @@ def _ratio(options: SplitOptions, rows: int) -> Borders:
 def _check_missing(config: RunConfig, panel: Panel) -> None:
     supports = models.find(config.model).supports
     if not supports.missing and not panel.complete:
-        raise ForetideError(f"{config.data}: has missing values, which {config.model} cannot take; "
-                            "fill them with --quality.policy interpolate, or choose another model")
+        raise ForetideError(
+            f"{config.data}: has missing values, which {config.model} cannot take; "
+            "fill them with --quality.policy interpolate, or choose another model"
+        )
     for kind in ("past", "future", "static"):
         names: Sequence[str] = getattr(panel, f"{kind}_names")
         if names and not getattr(supports, kind):
-            warnings.warn(f"{config.model} does not use {kind} covariates: {', '.join(names)} are ignored", ForetideWarning, stacklevel=3)
+            warnings.warn(
+                f"{config.model} does not use {kind} covariates: {', '.join(names)} are ignored",
+                ForetideWarning,
+                stacklevel=3,
+            )
 
 
 def check_model(config: RunConfig, prepared: Prepared) -> type[Forecaster]:

@@ -24,8 +24,20 @@ import pytest
 
 SEED = 42
 EXEMPT = "not here:"
-DATA_FOLDERS = ("ETT-small", "M1", "M3", "M4", "air_temperature", "era5_t2m_uk", "ersst_v5", "illness", "tourism",
-                "tourism_au", "vic_elec", "weather")
+DATA_FOLDERS = (
+    "ETT-small",
+    "M1",
+    "M3",
+    "M4",
+    "air_temperature",
+    "era5_t2m_uk",
+    "ersst_v5",
+    "illness",
+    "tourism",
+    "tourism_au",
+    "vic_elec",
+    "weather",
+)
 EXTRAS = {"statsforecast": "classical", "neuralforecast": "oracles", "transformers": "oracles", "playwright": "test"}
 
 # One thread for each process, before torch is imported: spinning threads of several processes starve each other.
@@ -107,8 +119,10 @@ def postgres() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="foretide-pg-", dir="/tmp"))
     cluster, options = folder / "cluster", _as_server_user(folder)
     try:
-        _run([binaries / "initdb", "-D", cluster, "-U", "foretide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"],
-             **options)
+        _run(
+            [binaries / "initdb", "-D", cluster, "-U", "foretide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"],
+            **options,
+        )
         port = _free_port()
         settings = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         _run([binaries / "pg_ctl", "-D", cluster, "-w", "-l", folder / "log", "-o", settings, "start"], **options)
@@ -143,8 +157,16 @@ def _free_port() -> int:
 
 
 def _run(command: list[str | Path], **options: Any) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, timeout=60, check=False, **options)
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed with {done.returncode}: {done.stdout[-500:]}")
 

@@ -13,8 +13,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def import_beside(package: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Imports ``package`` in a fresh process that also sees what is installed in ``folder``."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(folder)))}
-    return subprocess.run([sys.executable, "-c", f"import {package}"], env=environment, cwd=folder, capture_output=True,
-                          text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", f"import {package}"],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def install_fake(name: str, folder: Path) -> None:

@@ -49,15 +49,25 @@ def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
 def upward(source: str, package: str) -> list[str]:
     """Imports in ``source`` that a file of ``package`` must not have, those inside functions included."""
     forbidden = (set(BELOW) | ABOVE_ALL) - BELOW[package] - {package}
-    return [f"line {node.lineno}: {name}" for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.Import | ast.ImportFrom) for name in modules(node) if name in forbidden]
+    return [
+        f"line {node.lineno}: {name}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in modules(node)
+        if name in forbidden
+    ]
 
 
 def heavy(source: str, allowed: set[str]) -> list[str]:
     """Imports that run when the module is imported, and are neither ours, nor the standard library's, nor allowed."""
     light = set(sys.stdlib_module_names) | set(BELOW) | allowed
-    return [f"line {node.lineno}: {name}" for node in run_at_import(ast.parse(source))
-            if isinstance(node, ast.Import | ast.ImportFrom) for name in modules(node) if name not in light]
+    return [
+        f"line {node.lineno}: {name}"
+        for node in run_at_import(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in modules(node)
+        if name not in light
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -73,8 +83,10 @@ def test_lower_packages_import_little_at_the_top(path: Path) -> None:
 
 
 def test_an_upward_import_is_found_wherever_it_stands() -> None:
-    source = ("import numpy\nfrom datasets import schema\n"
-              "def f():\n    from app.runs import RunStore\n    import surrogates.x\n")
+    source = (
+        "import numpy\nfrom datasets import schema\n"
+        "def f():\n    from app.runs import RunStore\n    import surrogates.x\n"
+    )
     assert upward(source, "forecasting") == ["line 4: app", "line 5: surrogates"]
     assert upward("from forecasting import engine", "dashboards") == []
     assert upward("import kernels", "datasets") == ["line 1: kernels"]
@@ -82,7 +94,9 @@ def test_an_upward_import_is_found_wherever_it_stands() -> None:
 
 
 def test_a_heavy_import_is_found_unless_it_is_lazy() -> None:
-    source = ("import polars\ntry:\n    import pandas as pd\nexcept ImportError:\n    pass\n"
-              "if TYPE_CHECKING:\n    import zarr\ndef f():\n    import duckdb\n"
-              "from torch import nn\nfrom . import mlflow\n")
+    source = (
+        "import polars\ntry:\n    import pandas as pd\nexcept ImportError:\n    pass\n"
+        "if TYPE_CHECKING:\n    import zarr\ndef f():\n    import duckdb\n"
+        "from torch import nn\nfrom . import mlflow\n"
+    )
     assert heavy(source, AT_TOP) == ["line 1: polars", "line 3: pandas"]

@@ -42,10 +42,18 @@ def list_datasets() -> DatasetList:
             here = "yes"
         except ForetideError:
             here = "no"
-        rows.append({"name": entry.name, "title": entry.title, "rows": f"{entry.rows:,}" if entry.rows else "?",
-                     "variates": f"{entry.series} series" if entry.series > 1 else entry.variates,
-                     "frequency": entry.frequency or "by group", "season": entry.season, "here": here,
-                     "licence": textwrap.shorten(entry.licence.split(";")[0], 40, placeholder=" …")})
+        rows.append(
+            {
+                "name": entry.name,
+                "title": entry.title,
+                "rows": f"{entry.rows:,}" if entry.rows else "?",
+                "variates": f"{entry.series} series" if entry.series > 1 else entry.variates,
+                "frequency": entry.frequency or "by group",
+                "season": entry.season,
+                "here": here,
+                "licence": textwrap.shorten(entry.licence.split(";")[0], 40, placeholder=" …"),
+            }
+        )
     return DatasetList(rows, catalog.data_root())
 
 
@@ -78,14 +86,23 @@ def describe(data: str, reader: ReaderOptions = READER) -> Description:
     loaded = sources.load(data, reader, QualityOptions(policy="mask"))
     entry, series = loaded.entry, loaded.series
     attributes = series.__dict__ if isinstance(series, LongSeries) else series.attrs
-    facts = {"name": str(attributes["title"]), "source": str(attributes["source"]),
-             "sha256 of the content": str(attributes["checksum"]), "frequency": str(attributes["frequency"]),
-             "extent": f"{loaded.report.first} to {loaded.report.last}", "rows": f"{loaded.report.rows:,}"}
+    facts = {
+        "name": str(attributes["title"]),
+        "source": str(attributes["source"]),
+        "sha256 of the content": str(attributes["checksum"]),
+        "frequency": str(attributes["frequency"]),
+        "extent": f"{loaded.report.first} to {loaded.report.last}",
+        "rows": f"{loaded.report.rows:,}",
+    }
     if isinstance(series, LongSeries):
         facts["series"] = f"{series.frame['unique_id'].n_unique():,}"
     if entry:
-        facts |= {"title": entry.title, "published split": _split(entry.split), "licence": entry.licence,
-                  "publisher": entry.publisher}
+        facts |= {
+            "title": entry.title,
+            "published split": _split(entry.split),
+            "licence": entry.licence,
+            "publisher": entry.publisher,
+        }
         facts |= {f"quirk {number}": quirk for number, quirk in enumerate(entry.quirks, 1)}
     return Description(facts, [] if isinstance(series, LongSeries) else _variate_rows(series))
 
@@ -129,8 +146,9 @@ class CheckResult:
         return self.report.to_text()
 
 
-def check(data: str, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY,
-          output: Path | None = None) -> CheckResult:
+def check(
+    data: str, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY, output: Path | None = None
+) -> CheckResult:
     """Checks a dataset: gaps, duplicates, sentinels, text, constants, outliers, with row numbers. Changes nothing.
 
     Args:

@@ -33,8 +33,15 @@ class DemoResult:
         from app.tables import text_facts
 
         champion = f"Version {self.train.version} of project {self.train.project} is its champion."
-        lines = [self.train.sentence, "", f"{champion} Done in {self.seconds:.0f} s.", "",
-                 text_facts({name: str(path) for name, path in self.files.items()}), "", "The same on your own file:"]
+        lines = [
+            self.train.sentence,
+            "",
+            f"{champion} Done in {self.seconds:.0f} s.",
+            "",
+            text_facts({name: str(path) for name, path in self.files.items()}),
+            "",
+            "The same on your own file:",
+        ]
         lines += [f"  {command:<70}  {purpose}" for purpose, command in OWN_FILE]
         return "\n".join(lines)
 
@@ -55,8 +62,10 @@ def demo(output: Path = Path("foretide-demo")) -> DemoResult:
         ensure_writable(output / "report.html")
         stages = Stages()
         run = read_config(Path(str(files("configs") / CONFIG)))
-        print(f"Foretide demo: {titles([run.model])[run.model]} on {run.data}, lookback {run.lookback}, "
-              f"horizon {run.horizon} hours")
+        print(
+            f"Foretide demo: {titles([run.model])[run.model]} on {run.data}, lookback {run.lookback}, "
+            f"horizon {run.horizon} hours"
+        )
         outcome = train_and_log(run, stages=stages)
         if outcome is None:
             raise ForetideError("demo: runs in one process; start it without a launcher for several devices")
@@ -90,8 +99,12 @@ def _forecasts(outcome: "Outcome") -> _Forecasts:
     series: Any = prepared.series
     known = series.isel(time=slice(0, prepared.borders[0].test[1] - prepared.horizon))
     arguments = (prepared.lookback, prepared.horizon, prepared.season)
-    return _Forecasts(predictor.forecast(series), naive_forecast(series, *arguments), predictor.forecast(known),
-                      naive_forecast(known, *arguments))
+    return _Forecasts(
+        predictor.forecast(series),
+        naive_forecast(series, *arguments),
+        predictor.forecast(known),
+        naive_forecast(known, *arguments),
+    )
 
 
 def _write(output: Path, outcome: "Outcome", result: TrainResult, made: _Forecasts) -> dict[str, Path | str]:
@@ -105,10 +118,22 @@ def _write(output: Path, outcome: "Outcome", result: TrainResult, made: _Forecas
         "forecast (Parquet)": write_forecast(made.future, output / "forecast.parquet"),
         "forecast (NetCDF)": write_forecast(made.future, output / "forecast.nc"),
         "report": write_report(
-            output / "report.html", title=f"{prepared.title}: the next {prepared.horizon} hours",
-            sentence=result.sentence, forecast=made.future, history=history, metrics=stored.metrics,
-            quality=prepared.report, run=stored.run, config=stored.config, naive=made.future_naive,
-            check=made.check, check_naive=made.check_naive, variate=SHOWN, files=["forecast.parquet", "forecast.nc"])}
+            output / "report.html",
+            title=f"{prepared.title}: the next {prepared.horizon} hours",
+            sentence=result.sentence,
+            forecast=made.future,
+            history=history,
+            metrics=stored.metrics,
+            quality=prepared.report,
+            run=stored.run,
+            config=stored.config,
+            naive=made.future_naive,
+            check=made.check,
+            check_naive=made.check_naive,
+            variate=SHOWN,
+            files=["forecast.parquet", "forecast.nc"],
+        ),
+    }
     figure = figures.forecast_picture(history, made.future, SHOWN, sentence=result.sentence)
     picture = output / "forecast.png"
     written["picture"] = picture if write_picture(picture, figure) else picture_hint()
@@ -121,5 +146,7 @@ def _data_line(prepared: "Prepared") -> str:
     findings = report.get("findings")
     count = len(findings) if isinstance(findings, list) else 0
     said = f"{count} remark{'s' * (count > 1)}, see the report" if count else "nothing to remark"
-    return (f"data: {report['rows']} rows, {report['first']} to {report['last']}, every {prepared.panel.frequency}; "
-            f"check: {said}")
+    return (
+        f"data: {report['rows']} rows, {report['first']} to {report['last']}, every {prepared.panel.frequency}; "
+        f"check: {said}"
+    )

@@ -38,18 +38,33 @@ class ForecastResult:
         for group in groups[:_SHOWN_GROUPS]:
             few = group.head(_SHOWN_STEPS).select(lead, "ds", "forecast", "lower_80", "upper_80", "unit").rows()
             places = decimals([number for row in few for number in row[2:5]])
-            rows += [[str(row[0]), plain_time(row[1]), *(f"{number:.{places}f}" for number in row[2:5]), str(row[5])]
-                     for row in few]
+            rows += [
+                [str(row[0]), plain_time(row[1]), *(f"{number:.{places}f}" for number in row[2:5]), str(row[5])]
+                for row in few
+            ]
         where = f"all are in {self.output}" if self.output else "nothing was written; name a file with --output"
-        return "\n".join([
-            f"forecast by {self.label} of what follows {plain_time(self.forecast.attrs['origin'])}", "",
-            text_table([lead, "time", "forecast", "80 % from", "to", "unit"], rows, left=2), "",
-            f"{len(rows):,} of {len(frame):,} rows ({len(groups[0]):,} steps of {len(groups):,} series); {where}"])
+        return "\n".join(
+            [
+                f"forecast by {self.label} of what follows {plain_time(self.forecast.attrs['origin'])}",
+                "",
+                text_table([lead, "time", "forecast", "80 % from", "to", "unit"], rows, left=2),
+                "",
+                f"{len(rows):,} of {len(frame):,} rows ({len(groups[0]):,} steps of {len(groups):,} series); {where}",
+            ]
+        )
 
 
-def forecast(data: str, model: str = "champion", horizon: int | None = None, output: Path | None = None,
-             project: str | None = None, samples: int = 0, reader: ReaderOptions = READER,
-             quality: QualityOptions = QUALITY, device: str = "cpu") -> ForecastResult:
+def forecast(
+    data: str,
+    model: str = "champion",
+    horizon: int | None = None,
+    output: Path | None = None,
+    project: str | None = None,
+    samples: int = 0,
+    reader: ReaderOptions = READER,
+    quality: QualityOptions = QUALITY,
+    device: str = "cpu",
+) -> ForecastResult:
     """Forecasts what follows the last row of the data, in original units, with 50, 80 and 95 % intervals.
 
     Args:
@@ -76,8 +91,9 @@ def forecast(data: str, model: str = "champion", horizon: int | None = None, out
     return ForecastResult(made, write_forecast(made, output) if output else None, label)
 
 
-def _load(data: str, model: str, project: str | None, reader: ReaderOptions, quality: QualityOptions,
-          device: str) -> "tuple[Series, Predictor, str]":
+def _load(
+    data: str, model: str, project: str | None, reader: ReaderOptions, quality: QualityOptions, device: str
+) -> "tuple[Series, Predictor, str]":
     """The data and the model; either may be needed to find the other. Options not given are those of the training."""
     from app.references import Reference, find_model
     from datasets import sources
@@ -127,12 +143,25 @@ class EvaluateResult:
         from app.actions.training import titles
         from app.tables import SCORE_NOTE, score_table
 
-        return "\n".join([score_table(self.metrics["scores"], titles(self.metrics["scores"])), SCORE_NOTE, "",
-                          f"{self.label} on {self.windows:,} test windows"])
+        return "\n".join(
+            [
+                score_table(self.metrics["scores"], titles(self.metrics["scores"])),
+                SCORE_NOTE,
+                "",
+                f"{self.label} on {self.windows:,} test windows",
+            ]
+        )
 
 
-def evaluate(data: str, model: str = "champion", project: str | None = None, reader: ReaderOptions = READER,
-             quality: QualityOptions = QUALITY, device: str = "cpu", output: Path | None = None) -> EvaluateResult:
+def evaluate(
+    data: str,
+    model: str = "champion",
+    project: str | None = None,
+    reader: ReaderOptions = READER,
+    quality: QualityOptions = QUALITY,
+    device: str = "cpu",
+    output: Path | None = None,
+) -> EvaluateResult:
     """Scores a stored model on every window of the test part, beside seasonal naive, without training.
 
     The split is that of the training; scaling and intervals are those of the model.
@@ -176,16 +205,31 @@ class BacktestResult:
 
         names, differences = titles(self.metrics["scores"]), self.metrics["comparison"]
         where = f"every forecast is in {self.output}" if self.output else "name a file with --output to keep them all"
-        return "\n".join([
-            score_table(self.metrics["scores"], names), SCORE_NOTE, "",
-            *([difference_table(differences, names), ""] if differences else []),
-            f"{self.label}: {self.metrics['windows']['test']:,} origins, {len(self.frame):,} forecasts; {where}"])
+        return "\n".join(
+            [
+                score_table(self.metrics["scores"], names),
+                SCORE_NOTE,
+                "",
+                *([difference_table(differences, names), ""] if differences else []),
+                f"{self.label}: {self.metrics['windows']['test']:,} origins, {len(self.frame):,} forecasts; {where}",
+            ]
+        )
 
 
-def backtest(data: str, model: str = "champion", project: str | None = None, stride: int = 1,
-             origins: int | None = None, refits: int = 0, intervals: bool = True, baseline: bool = True,
-             output: Path | None = None, reader: ReaderOptions = READER, quality: QualityOptions = QUALITY,
-             device: str = "cpu") -> BacktestResult:
+def backtest(
+    data: str,
+    model: str = "champion",
+    project: str | None = None,
+    stride: int = 1,
+    origins: int | None = None,
+    refits: int = 0,
+    intervals: bool = True,
+    baseline: bool = True,
+    output: Path | None = None,
+    reader: ReaderOptions = READER,
+    quality: QualityOptions = QUALITY,
+    device: str = "cpu",
+) -> BacktestResult:
     """Forecasts from rolling origins over the test part, with or without training anew, and scores the forecasts.
 
     Args:
@@ -211,8 +255,9 @@ def backtest(data: str, model: str = "champion", project: str | None = None, str
         if output.suffix.lower() == ".nc":
             raise ForetideError(f"--output: found {output.name!r}, expected a name that ends in .parquet or .csv")
     series, predictor, label = _load(data, model, project, reader, quality, device)
-    metrics, frame = rolling_backtest(predictor, series, data, stride=stride, origins=origins, refits=refits,
-                                      intervals=intervals, baseline=baseline)
+    metrics, frame = rolling_backtest(
+        predictor, series, data, stride=stride, origins=origins, refits=refits, intervals=intervals, baseline=baseline
+    )
     if output:
         with atomic_path(output) as temporary:
             (frame.write_csv if output.suffix.lower() == ".csv" else frame.write_parquet)(temporary)

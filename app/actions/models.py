@@ -19,10 +19,14 @@ class ModelList:
 
         kinds = f"can be trained with 'foretide train --model NAME': {', '.join(self.kinds)}"
         if not self.versions:
-            return ("no registered models yet; 'foretide train --data FILE --promote', or 'foretide models register "
-                    f"RUN', makes one\n{kinds}")
-        body = [[v.project, str(v.version), v.model, v.run_id, f"{v.created:%Y-%m-%d %H:%M}", ", ".join(v.aliases)]
-                for v in self.versions]
+            return (
+                "no registered models yet; 'foretide train --data FILE --promote', or 'foretide models register "
+                f"RUN', makes one\n{kinds}"
+            )
+        body = [
+            [v.project, str(v.version), v.model, v.run_id, f"{v.created:%Y-%m-%d %H:%M}", ", ".join(v.aliases)]
+            for v in self.versions
+        ]
         return text_table(["project", "version", "model", "run", "registered (UTC)", "aliases"], body) + "\n\n" + kinds
 
 
@@ -113,8 +117,16 @@ class ModelDetails:
 
         lines = [text_facts(self.facts), "", score_table(self.scores, titles(self.scores)), SCORE_NOTE]
         if self.history:
-            rows = [[f"{entry.when:%Y-%m-%d %H:%M}", entry.action, str(entry.version),
-                     "-" if entry.before is None else str(entry.before), entry.by] for entry in self.history]
+            rows = [
+                [
+                    f"{entry.when:%Y-%m-%d %H:%M}",
+                    entry.action,
+                    str(entry.version),
+                    "-" if entry.before is None else str(entry.before),
+                    entry.by,
+                ]
+                for entry in self.history
+            ]
             lines += ["", text_table(["promoted (UTC)", "by", "version", "before", "who"], rows, left=2)]
         return "\n".join(lines)
 
@@ -136,11 +148,19 @@ def show(project: str, version: str = CHAMPION) -> ModelDetails:
     schema = stored.schema
     units = [unit or "no unit" for unit in schema.get("units", [])]
     variates = [f"{name} ({unit})" for name, unit in zip(schema["variates"], units, strict=True)]
-    facts = {"project": project, "version": str(found.version), "aliases": ", ".join(found.aliases) or "none",
-             "model": found.model, "run": found.run_id, "folder": str(found.artifact),
-             "data": f"{schema['title']}, {plain_time(schema['first'])} to {plain_time(schema['last'])}",
-             "variates": ", ".join(variates), "frequency": schema["frequency"], "lookback": str(schema["lookback"]),
-             "horizon": str(schema["horizon"])}
+    facts = {
+        "project": project,
+        "version": str(found.version),
+        "aliases": ", ".join(found.aliases) or "none",
+        "model": found.model,
+        "run": found.run_id,
+        "folder": str(found.artifact),
+        "data": f"{schema['title']}, {plain_time(schema['first'])} to {plain_time(schema['last'])}",
+        "variates": ", ".join(variates),
+        "frequency": schema["frequency"],
+        "lookback": str(schema["lookback"]),
+        "horizon": str(schema["horizon"]),
+    }
     return ModelDetails(found, store.history(project), facts, stored.metrics["scores"])
 
 

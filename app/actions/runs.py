@@ -23,9 +23,20 @@ class RunList:
         if not self.rows:
             return "no runs yet; 'foretide demo' or 'foretide train --data FILE' makes one"
         head = ["run", "project", "model", "started (UTC)", "lookback", "horizon", "mse", "mae", "skill"]
-        body = [[row.run_id, row.project, row.model, f"{row.started:%Y-%m-%d %H:%M}", str(row.lookback),
-                 str(row.horizon), _number(row.metrics, "mse"), _number(row.metrics, "mae"),
-                 _percent(row.metrics, "skill_mae")] for row in self.rows]
+        body = [
+            [
+                row.run_id,
+                row.project,
+                row.model,
+                f"{row.started:%Y-%m-%d %H:%M}",
+                str(row.lookback),
+                str(row.horizon),
+                _number(row.metrics, "mse"),
+                _number(row.metrics, "mae"),
+                _percent(row.metrics, "skill_mae"),
+            ]
+            for row in self.rows
+        ]
         return text_table(head, body, left=3)
 
 
@@ -43,8 +54,12 @@ def list_runs(project: str | None = None, limit: int = 50, order: str = "started
     require(limit >= 1, "limit", limit, "at least 1")
     rows = RunStore().runs(project, limit, order)
     metric, known = order.removeprefix("-"), sorted({name for row in rows for name in row.metrics if "/" not in name})
-    require(not rows or metric.rpartition("/")[2] in ("started", *known), "order", order,
-            f"started, or a score: {', '.join(known)}")
+    require(
+        not rows or metric.rpartition("/")[2] in ("started", *known),
+        "order",
+        order,
+        f"started, or a score: {', '.join(known)}",
+    )
     return RunList(rows)
 
 
@@ -59,17 +74,31 @@ class RunDetails:
         from app.tables import SCORE_NOTE, score_table, text_facts
 
         row = self.row
-        facts = {"run": row.run_id, "project": row.project, "model": row.model,
-                 "started": f"{row.started:%Y-%m-%d %H:%M:%S} UTC", "seconds": f"{row.seconds or 0:.1f}",
-                 "folder": str(row.artifact)}
+        facts = {
+            "run": row.run_id,
+            "project": row.project,
+            "model": row.model,
+            "started": f"{row.started:%Y-%m-%d %H:%M:%S} UTC",
+            "seconds": f"{row.seconds or 0:.1f}",
+            "folder": str(row.artifact),
+        }
         facts |= {name: value for name, value in row.tags.items() if name not in (*facts, "artifact", "run_id", "kind")}
         scores: dict[str, dict[str, float]] = {row.model: {}}
         for name, value in row.metrics.items():
             model, _, score = name.rpartition("/")
             scores.setdefault(model or row.model, {})[score] = value
         given = {name: value for name, value in row.params.items() if value not in ("null", "[]", "{}")}
-        return "\n".join([text_facts(facts), "", score_table(scores, titles(scores)), SCORE_NOTE, "", "configuration:",
-                          text_facts({f"  {name}": value for name, value in given.items()})])
+        return "\n".join(
+            [
+                text_facts(facts),
+                "",
+                score_table(scores, titles(scores)),
+                SCORE_NOTE,
+                "",
+                "configuration:",
+                text_facts({f"  {name}": value for name, value in given.items()}),
+            ]
+        )
 
 
 def show_run(run_id: str) -> RunDetails:
@@ -136,15 +165,21 @@ def compare(runs: list[str] | None = None, project: str | None = None, limit: in
     store = RunStore()
     rows = [store.show(name) for name in dict.fromkeys(runs)] if runs else _best(store, project, limit)
     if len(rows) < 2:
-        raise ForetideError(f"compare: found {len(rows)} run{'' if len(rows) == 1 else 's'}, expected at least 2; "
-                            "see 'foretide runs list'")
+        raise ForetideError(
+            f"compare: found {len(rows)} run{'' if len(rows) == 1 else 's'}, expected at least 2; "
+            "see 'foretide runs list'"
+        )
     stored = {f"{row.run_id} {row.model}": load(row.artifact) for row in rows}
     kinds = {(a.schema["data_checksum"], a.schema["horizon"]) for a in stored.values()}
     if len(kinds) > 1:
-        raise ForetideError("compare: the runs differ in data or horizon, so that their scores cannot be compared; "
-                            "name runs of one dataset and horizon")
-    scores = {name: {k: v for k, v in a.metrics["scores"][a.config["model"]].items() if v is not None}
-              for name, a in stored.items()}
+        raise ForetideError(
+            "compare: the runs differ in data or horizon, so that their scores cannot be compared; "
+            "name runs of one dataset and horizon"
+        )
+    scores = {
+        name: {k: v for k, v in a.metrics["scores"][a.config["model"]].items() if v is not None}
+        for name, a in stored.items()
+    }
     return Comparison(scores, difference_rows(stored))
 
 
@@ -153,10 +188,14 @@ def _best(store: "RunStore", project: str | None, limit: int) -> "list[RunRow]":
     found = store.runs(project, 1000, "mse")
     projects = sorted({row.project for row in found})
     if len(projects) > 1:
-        raise ForetideError(f"compare: there are runs of {', '.join(projects)}; name the runs, or one project with "
-                            "--project")
-    alike = [row for row in found if row.horizon == found[0].horizon
-             and row.tags.get("data_checksum") == found[0].tags.get("data_checksum")]
+        raise ForetideError(
+            f"compare: there are runs of {', '.join(projects)}; name the runs, or one project with --project"
+        )
+    alike = [
+        row
+        for row in found
+        if row.horizon == found[0].horizon and row.tags.get("data_checksum") == found[0].tags.get("data_checksum")
+    ]
     return alike[:limit]
 
 

@@ -27,13 +27,21 @@ class TrainResult:
         from app.tables import SCORE_NOTE, score_table
 
         windows, sampled = self.metrics["windows"], self.metrics.get("sampled", {})
-        lines = [score_table(self.metrics["scores"], titles(self.metrics["scores"])), SCORE_NOTE, "",
-                 f"on {windows['test']:,} test windows (trained on {windows['train']:,}, selected on "
-                 f"{windows['validation']:,})",
-                 *[f"{name}: on a sample of {count} origins only" for name, count in sampled.items()], self.sentence,
-                 f"run {self.run_id} of project {self.project}: {self.folder}"]
-        lines.append(f"registered as version {self.version}" if self.version else
-                     f"to make it the champion: foretide models register {self.run_id} --promote")
+        lines = [
+            score_table(self.metrics["scores"], titles(self.metrics["scores"])),
+            SCORE_NOTE,
+            "",
+            f"on {windows['test']:,} test windows (trained on {windows['train']:,}, selected on "
+            f"{windows['validation']:,})",
+            *[f"{name}: on a sample of {count} origins only" for name, count in sampled.items()],
+            self.sentence,
+            f"run {self.run_id} of project {self.project}: {self.folder}",
+        ]
+        lines.append(
+            f"registered as version {self.version}"
+            if self.version
+            else f"to make it the champion: foretide models register {self.run_id} --promote"
+        )
         return "\n".join(lines)
 
 
@@ -55,8 +63,9 @@ def train(run: RunConfig, register: bool = False, promote: bool = False, fresh: 
     return result_of(outcome, version)
 
 
-def train_and_log(run: RunConfig, *, fresh: bool = False, visible: bool = True,
-                  stages: "Stages | None" = None) -> "Outcome | None":
+def train_and_log(
+    run: RunConfig, *, fresh: bool = False, visible: bool = True, stages: "Stages | None" = None
+) -> "Outcome | None":
     """Trains into the home folder and records the run; None in the helper processes of one on several devices."""
     from app.artifacts import artifact_folder
     from app.home import COMMAND, home
@@ -67,14 +76,23 @@ def train_and_log(run: RunConfig, *, fresh: bool = False, visible: bool = True,
     run_id, store = new_run_id(), RunStore()
     folder = artifact_folder(run_id)
     _check_place(run, store, folder)
-    outcome = experiment.run(run, folder, work=home() / "work", run_id=run_id, visible=visible, stages=stages,
-                             fresh=fresh, command=COMMAND.get())
+    outcome = experiment.run(
+        run,
+        folder,
+        work=home() / "work",
+        run_id=run_id,
+        visible=visible,
+        stages=stages,
+        fresh=fresh,
+        command=COMMAND.get(),
+    )
     if outcome is not None:
         try:
             store.log(folder)
         except ForetideError as error:
-            raise ForetideError(f"{error}; the run itself is finished: when that is mended, 'foretide runs import "
-                                f"{folder}' records it") from error
+            raise ForetideError(
+                f"{error}; the run itself is finished: when that is mended, 'foretide runs import {folder}' records it"
+            ) from error
     return outcome
 
 
@@ -88,8 +106,9 @@ def _check_place(run: RunConfig, store: "RunStore", folder: Path) -> None:
     if run.project is not None:
         check_project(run.project)
     if run.training.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ForetideError("training.accelerator: found 'gpu', but no GPU is visible; use auto or cpu, or see "
-                            "'foretide doctor'")
+        raise ForetideError(
+            "training.accelerator: found 'gpu', but no GPU is visible; use auto or cpu, or see 'foretide doctor'"
+        )
     ensure_writable(folder)
     if not store.store.is_empty:
         with store.store.writing():
@@ -139,5 +158,6 @@ def verdict(metrics: dict[str, Any], baseline: str = "seasonal_naive", metric: s
         return f"{model} is better than {other}: its mean squared error is {-share[0]:.1f} % lower ({interval})."
     if row["verdict"] == "worse":
         return f"{model} is worse than {other}: its mean squared error is {share[0]:.1f} % higher ({interval})."
-    return (f"There is no clear difference between {model} and {other}: mean squared error {share[0]:+.1f} % "
-            f"({interval}).")
+    return (
+        f"There is no clear difference between {model} and {other}: mean squared error {share[0]:+.1f} % ({interval})."
+    )

@@ -28,8 +28,15 @@ BANDS = ((95, 0.14), (80, 0.2), (50, 0.3))
 _NUMBER = ".4~g"
 
 
-def forecast(history: "xr.Dataset", forecast: "xr.Dataset", variate: str, *, actual: "xr.Dataset | None" = None,
-             naive: "xr.Dataset | None" = None, last: int = 336) -> "go.Figure":
+def forecast(
+    history: "xr.Dataset",
+    forecast: "xr.Dataset",
+    variate: str,
+    *,
+    actual: "xr.Dataset | None" = None,
+    naive: "xr.Dataset | None" = None,
+    last: int = 336,
+) -> "go.Figure":
     """One variate of a forecast.
 
     Args:
@@ -45,9 +52,17 @@ def forecast(history: "xr.Dataset", forecast: "xr.Dataset", variate: str, *, act
     return _finish(go.Figure(_traces(history, forecast, variate, actual, naive, last)), forecast, variate)
 
 
-def forecasts(history: "xr.Dataset", forecast: "xr.Dataset", *, actual: "xr.Dataset | None" = None,
-              naive: "xr.Dataset | None" = None, last: int = 336, selected: str | None = None,
-              variates: Sequence[str] | None = None, limit: int = 30) -> "go.Figure":
+def forecasts(
+    history: "xr.Dataset",
+    forecast: "xr.Dataset",
+    *,
+    actual: "xr.Dataset | None" = None,
+    naive: "xr.Dataset | None" = None,
+    last: int = 336,
+    selected: str | None = None,
+    variates: Sequence[str] | None = None,
+    limit: int = 30,
+) -> "go.Figure":
     """All variates of a forecast in one figure, with a drop-down list that picks the one shown.
 
     Args:
@@ -67,18 +82,45 @@ def forecasts(history: "xr.Dataset", forecast: "xr.Dataset", *, actual: "xr.Data
         trace.visible = name == chosen
     _finish(figure, forecast, chosen)
     if len(offered) > 1:
-        buttons = [{"label": name, "method": "update",
-                    "args": [{"visible": [other == name for other in owner]},
-                             {"yaxis.title.text": with_unit(forecast, name)}]} for name in offered]
-        figure.update_layout(updatemenus=[{
-            "buttons": buttons, "active": offered.index(chosen), "showactive": True, "font": {"color": INK},
-            "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}])
+        buttons = [
+            {
+                "label": name,
+                "method": "update",
+                "args": [
+                    {"visible": [other == name for other in owner]},
+                    {"yaxis.title.text": with_unit(forecast, name)},
+                ],
+            }
+            for name in offered
+        ]
+        figure.update_layout(
+            updatemenus=[
+                {
+                    "buttons": buttons,
+                    "active": offered.index(chosen),
+                    "showactive": True,
+                    "font": {"color": INK},
+                    "x": 1,
+                    "xanchor": "right",
+                    "y": 1.02,
+                    "yanchor": "bottom",
+                }
+            ]
+        )
     return figure
 
 
-def forecast_picture(history: "xr.Dataset", forecast: "xr.Dataset", variate: str, *, title: str = "",
-                     sentence: str = "", actual: "xr.Dataset | None" = None, naive: "xr.Dataset | None" = None,
-                     last: int = 168) -> "go.Figure":
+def forecast_picture(
+    history: "xr.Dataset",
+    forecast: "xr.Dataset",
+    variate: str,
+    *,
+    title: str = "",
+    sentence: str = "",
+    actual: "xr.Dataset | None" = None,
+    naive: "xr.Dataset | None" = None,
+    last: int = 168,
+) -> "go.Figure":
     """The forecast of one variate as a picture of 1400 x 800 that stands alone: opaque, titled, in larger type.
 
     Args:
@@ -91,10 +133,22 @@ def forecast_picture(history: "xr.Dataset", forecast: "xr.Dataset", variate: str
     figure = _finish(go.Figure(_traces(history, forecast, variate, actual, naive, last)), forecast, variate)
     headline = title or f"{with_unit(forecast, variate)}: {forecast.sizes['time']} steps ahead by {_model(forecast)}"
     figure.update_layout(
-        width=1400, height=800, paper_bgcolor=SURFACE, plot_bgcolor=SURFACE, font_size=20, legend={"y": 1.02},
+        width=1400,
+        height=800,
+        paper_bgcolor=SURFACE,
+        plot_bgcolor=SURFACE,
+        font_size=20,
+        legend={"y": 1.02},
         margin={"l": 104, "r": 40, "t": 178, "b": 92},
-        title={"text": f"<b>{headline}</b>", "x": 0.025, "y": 0.955, "yanchor": "top", "font": {"size": 32},
-               "subtitle": {"text": sentence, "font": {"size": 21, "color": MUTED}}})
+        title={
+            "text": f"<b>{headline}</b>",
+            "x": 0.025,
+            "y": 0.955,
+            "yanchor": "top",
+            "font": {"size": 32},
+            "subtitle": {"text": sentence, "font": {"size": 21, "color": MUTED}},
+        },
+    )
     figure.update_xaxes(title_font_size=20).update_yaxes(title={"font": {"size": 20}, "standoff": 14})
     for trace in figure.data:
         if trace.mode == "lines" and trace.line.width:
@@ -117,8 +171,14 @@ def bands(forecast: "xr.Dataset", variate: str) -> dict[int, tuple[np.ndarray, n
     return found
 
 
-def _traces(history: "xr.Dataset", forecast: "xr.Dataset", variate: str, actual: "xr.Dataset | None",
-            naive: "xr.Dataset | None", last: int) -> list[Any]:
+def _traces(
+    history: "xr.Dataset",
+    forecast: "xr.Dataset",
+    variate: str,
+    actual: "xr.Dataset | None",
+    naive: "xr.Dataset | None",
+    last: int,
+) -> list[Any]:
     known = history["time"].values < forecast["time"].values[0]
     happened = actual if actual is not None else history.isel(time=~known)
     happened = happened.sel(time=happened["time"].isin(forecast["time"]))
@@ -127,8 +187,9 @@ def _traces(history: "xr.Dataset", forecast: "xr.Dataset", variate: str, actual:
     traces = _band_traces(forecast, variate, color(model))
     traces.append(_line(past, "value", variate, "History", rank=1, color=HISTORY, width=1.5))
     if naive is not None:
-        traces.append(_line(naive, "forecast", variate, label(REFERENCE), rank=7, color=color(REFERENCE), width=1.5,
-                            dash="dash"))
+        traces.append(
+            _line(naive, "forecast", variate, label(REFERENCE), rank=7, color=color(REFERENCE), width=1.5, dash="dash")
+        )
     traces.append(_line(forecast, "forecast", variate, label(model), rank=3, color=color(model), width=2.5))
     if np.isfinite(happened["value"].sel(variate=variate).values).any():
         traces.append(_line(happened, "value", variate, "Actual", rank=2, color=INK, width=1.75))
@@ -143,15 +204,35 @@ def _band_traces(forecast: "xr.Dataset", variate: str, base: str) -> list[Any]:
     for rank, (percent, (lower, upper)) in enumerate(bands(forecast, variate).items()):
         alpha, low = alphas[percent], lower.astype(np.float32)
         seen = 1 - (1 - seen) * (1 - alpha)
-        shared: dict[str, Any] = {"x": epochs(forecast["time"].values), "mode": "lines", "showlegend": False,
-                                  "line": {"width": 0, "color": base}, "legendgroup": str(percent)}
+        shared: dict[str, Any] = {
+            "x": epochs(forecast["time"].values),
+            "mode": "lines",
+            "showlegend": False,
+            "line": {"width": 0, "color": base},
+            "legendgroup": str(percent),
+        }
         made += [
             go.Scatter(y=low, hoverinfo="skip", name=f"{percent} % lower", **shared),
-            go.Scatter(y=upper.astype(np.float32), name=f"{percent} %", fill="tonexty", fillcolor=tint(base, alpha),
-                       customdata=low, hovertemplate=f"%{{customdata:{_NUMBER}}} to %{{y:{_NUMBER}}}", **shared),
-            go.Scatter(x=[None], y=[None], mode="markers", name=f"{percent} % interval", legendgroup=str(percent),
-                       marker={"symbol": "square", "size": 13, "color": tint(base, seen)}, hoverinfo="skip",
-                       legendrank=6 - rank)]
+            go.Scatter(
+                y=upper.astype(np.float32),
+                name=f"{percent} %",
+                fill="tonexty",
+                fillcolor=tint(base, alpha),
+                customdata=low,
+                hovertemplate=f"%{{customdata:{_NUMBER}}} to %{{y:{_NUMBER}}}",
+                **shared,
+            ),
+            go.Scatter(
+                x=[None],
+                y=[None],
+                mode="markers",
+                name=f"{percent} % interval",
+                legendgroup=str(percent),
+                marker={"symbol": "square", "size": 13, "color": tint(base, seen)},
+                hoverinfo="skip",
+                legendrank=6 - rank,
+            ),
+        ]
     return made
 
 
@@ -159,22 +240,43 @@ def _line(data: "xr.Dataset", variable: str, variate: str, name: str, rank: int,
     import plotly.graph_objects as go
 
     x, y = thin(data["time"].values, data[variable].sel(variate=variate).values)
-    return go.Scatter(x=x, y=y, name=name, mode="lines", line=line, legendrank=rank,
-                      hovertemplate=f"%{{y:{_NUMBER}}}")
+    return go.Scatter(x=x, y=y, name=name, mode="lines", line=line, legendrank=rank, hovertemplate=f"%{{y:{_NUMBER}}}")
 
 
 def _finish(figure: "go.Figure", forecast: "xr.Dataset", variate: str) -> "go.Figure":
     times = forecast["time"].values
     start = float(epochs(times[:1])[0])
     first, final = (np.datetime_as_string(stamp, unit="m").replace("T", " ") for stamp in (times[0], times[-1]))
-    finish(figure, x="Time (UTC)" if forecast.attrs.get("time_zone") else "", y=with_unit(forecast, variate),
-           height=440, description=f"Line chart: recent history, then the forecast by {_model(forecast)} from {first} "
-                                   f"to {final} with its intervals.")
+    finish(
+        figure,
+        x="Time (UTC)" if forecast.attrs.get("time_zone") else "",
+        y=with_unit(forecast, variate),
+        height=440,
+        description=f"Line chart: recent history, then the forecast by {_model(forecast)} from {first} "
+        f"to {final} with its intervals.",
+    )
     figure.update_xaxes(type="date", hoverformat="%Y-%m-%d %H:%M")
-    figure.add_shape(type="line", x0=start, x1=start, y0=0, y1=1, yref="y domain", name="forecast start",
-                     line={"color": MUTED, "width": 1, "dash": "dot"})
-    figure.add_annotation(x=start, y=1, yref="y domain", text="Forecast starts", showarrow=False, xanchor="right",
-                          yanchor="top", xshift=-6, font={"color": MUTED, "size": 12})
+    figure.add_shape(
+        type="line",
+        x0=start,
+        x1=start,
+        y0=0,
+        y1=1,
+        yref="y domain",
+        name="forecast start",
+        line={"color": MUTED, "width": 1, "dash": "dot"},
+    )
+    figure.add_annotation(
+        x=start,
+        y=1,
+        yref="y domain",
+        text="Forecast starts",
+        showarrow=False,
+        xanchor="right",
+        yanchor="top",
+        xshift=-6,
+        font={"color": MUTED, "size": 12},
+    )
     return figure
 
 

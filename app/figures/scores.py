@@ -19,16 +19,22 @@ _VERDICTS = {"better": GOOD, "worse": BAD}
 _BELOW = "Error below seasonal naive (%)"
 
 
-def error_by_step(metrics: Mapping[str, Any], metric: Literal["mse", "mae", "crps"] = "mae", *,
-                  step: str = "") -> "go.Figure":
+def error_by_step(
+    metrics: Mapping[str, Any], metric: Literal["mse", "mae", "crps"] = "mae", *, step: str = ""
+) -> "go.Figure":
     """Error of every model by horizon step; ``step`` says what one step is, such as ``1 hour``."""
     import plotly.graph_objects as go
 
     drawn, title = _back_to_front(metrics, metric), _STEP_TITLES[metric]
     figure = go.Figure([_step_line(model, values, ".3f", rank) for rank, model, values in drawn])
     names = ", ".join(label(model) for _, model, _ in reversed(drawn))
-    finish(figure, x=_steps(step), y=title, height=340,
-           description=f"Line chart: {title} of {names} by step of the horizon; lower is better.")
+    finish(
+        figure,
+        x=_steps(step),
+        y=title,
+        height=340,
+        description=f"Line chart: {title} of {names} by step of the horizon; lower is better.",
+    )
     return figure.update_yaxes(rangemode="tozero")
 
 
@@ -38,21 +44,34 @@ def coverage_by_step(metrics: Mapping[str, Any], *, step: str = "") -> "go.Figur
 
     held = {key for values in metrics["by_step"].values() for key in values}
     shown = [percent for percent in (95, 80) if f"coverage_{percent}" in held]
-    figure = make_subplots(max(1, len(shown)), 1, shared_xaxes=True, vertical_spacing=0.14,
-                           subplot_titles=[f"{percent} % interval" for percent in shown])
+    figure = make_subplots(
+        max(1, len(shown)),
+        1,
+        shared_xaxes=True,
+        vertical_spacing=0.14,
+        subplot_titles=[f"{percent} % interval" for percent in shown],
+    )
     for row, percent in enumerate(shown, start=1):
         drawn = _back_to_front(metrics, f"coverage_{percent}")
         for rank, model, values in drawn:
             figure.add_trace(_step_line(model, 100 * values, ".1f", rank, row == 1), row, 1)
-        figure.add_hline(y=percent, row=row, col=1, name=f"nominal {percent} %",
-                         line={"color": MUTED, "width": 1.5, "dash": "dot"})
-        figure.update_yaxes(range=_coverage_range(percent, [values for *_, values in drawn]), ticksuffix=" %",
-                            row=row, col=1)
+        figure.add_hline(
+            y=percent, row=row, col=1, name=f"nominal {percent} %", line={"color": MUTED, "width": 1.5, "dash": "dot"}
+        )
+        figure.update_yaxes(
+            range=_coverage_range(percent, [values for *_, values in drawn]), ticksuffix=" %", row=row, col=1
+        )
     figure.update_annotations(font={"size": 12, "color": MUTED}, x=0, xanchor="left")
     figure.update_xaxes(title_text=_steps(step), row=max(1, len(shown)), col=1)
     intervals = " and ".join(f"{percent} %" for percent in shown)
-    finish(figure, x="", y="", height=340, description=f"Line charts: share of actual values inside the {intervals} "
-           "intervals by step of the horizon, beside the nominal share.")
+    finish(
+        figure,
+        x="",
+        y="",
+        height=340,
+        description=f"Line charts: share of actual values inside the {intervals} "
+        "intervals by step of the horizon, beside the nominal share.",
+    )
     return figure.update_layout(legend_y=1.1)
 
 
@@ -65,11 +84,21 @@ def scores_table(metrics: Mapping[str, Any]) -> "go.Figure":
     cells = [[f"<b>{cell.text}</b>" if cell.best else cell.text for cell in column] for column in columns]
     titles = [f"{score.title}<br><span style='font-size:10px'>{score.group}</span>" for score in scores]
     shared = {"align": ["left", "right"], "fill": {"color": CLEAR}, "line": {"color": GRID}}
-    figure = go.Figure(go.Table(
-        columnwidth=[2] + [1] * len(scores), header={"values": ["Model", *titles], "font": {"color": MUTED}, **shared},
-        cells={"values": [[row.label for row in rows], *cells], "font": {"color": INK}, "height": 28, **shared}))
-    return finish(figure, x="", y="", height=90 + 28 * len(rows), legend=False,
-                  description="Table of scores, one row for each model.")
+    figure = go.Figure(
+        go.Table(
+            columnwidth=[2] + [1] * len(scores),
+            header={"values": ["Model", *titles], "font": {"color": MUTED}, **shared},
+            cells={"values": [[row.label for row in rows], *cells], "font": {"color": INK}, "height": 28, **shared},
+        )
+    )
+    return finish(
+        figure,
+        x="",
+        y="",
+        height=90 + 28 * len(rows),
+        legend=False,
+        description="Table of scores, one row for each model.",
+    )
 
 
 def skill_bars(metrics: Mapping[str, Any]) -> "go.Figure":
@@ -82,16 +111,36 @@ def skill_bars(metrics: Mapping[str, Any]) -> "go.Figure":
     values = {key: [100 * metrics["scores"][model].get(key, np.nan) for model in models] for key in panels}
     figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.16, subplot_titles=list(panels.values()))
     for row, (key, title) in enumerate(panels.items(), start=1):
-        figure.add_trace(go.Bar(
-            y=[label(model) for model in models], x=values[key], orientation="h", name=title, textposition="outside",
-            marker={"color": [color(model) for model in models]}, text=[table.signed(value) for value in values[key]],
-            textfont={"color": INK}, cliponaxis=False, hovertemplate="%{y}: %{x:+.1f} %<extra></extra>"), row, 1)
+        figure.add_trace(
+            go.Bar(
+                y=[label(model) for model in models],
+                x=values[key],
+                orientation="h",
+                name=title,
+                textposition="outside",
+                marker={"color": [color(model) for model in models]},
+                text=[table.signed(value) for value in values[key]],
+                textfont={"color": INK},
+                cliponaxis=False,
+                hovertemplate="%{y}: %{x:+.1f} %<extra></extra>",
+            ),
+            row,
+            1,
+        )
     figure.update_annotations(font={"size": 12, "color": MUTED}, x=0, xanchor="left")
     _zero_is_naive(figure, [value for row in values.values() for value in row])
     figure.update_xaxes(title_text=_BELOW, row=2, col=1)
     names = ", ".join(label(model) for model in reversed(models))
-    return finish(figure, x="", y="", height=max(300, 130 + 56 * len(models)), legend=False, hover="closest", top=24,
-                  description=f"Bar charts: skill of {names} against seasonal naive in percent; right is better.")
+    return finish(
+        figure,
+        x="",
+        y="",
+        height=max(300, 130 + 56 * len(models)),
+        legend=False,
+        hover="closest",
+        top=24,
+        description=f"Bar charts: skill of {names} against seasonal naive in percent; right is better.",
+    )
 
 
 def comparison(metrics: Mapping[str, Any]) -> "go.Figure":
@@ -110,17 +159,35 @@ def comparison(metrics: Mapping[str, Any]) -> "go.Figure":
         middle, low, high = (scale * entry[key] for key in ("difference", "lower", "upper"))
         tone, name = _VERDICTS.get(entry["verdict"], MUTED), _compared(entry)
         limits += [low, high]
-        figure.add_trace(go.Scatter(
-            x=[middle], y=[f"{name}<br><b>{entry['verdict']}</b>"], mode="markers", name=name,
-            marker={"color": tone, "size": 11},
-            hovertemplate=f"{middle:{number}}{unit} ({low:{number}} to {high:{number}})",
-            error_x={"array": [high - middle], "arrayminus": [middle - low], "color": tone, "thickness": 2.5,
-                     "width": 6}))
+        figure.add_trace(
+            go.Scatter(
+                x=[middle],
+                y=[f"{name}<br><b>{entry['verdict']}</b>"],
+                mode="markers",
+                name=name,
+                marker={"color": tone, "size": 11},
+                hovertemplate=f"{middle:{number}}{unit} ({low:{number}} to {high:{number}})",
+                error_x={
+                    "array": [high - middle],
+                    "arrayminus": [middle - low],
+                    "color": tone,
+                    "thickness": 2.5,
+                    "width": 6,
+                },
+            )
+        )
     figure.add_vline(x=0, line={"color": MUTED, "width": 1.5, "dash": "dot"}, name="no difference")
     title = "Difference of error (%)" if relative else "Difference of error"
     verdicts = "; ".join(f"{_compared(entry)} {entry['verdict']}" for entry in reversed(entries))
-    finish(figure, x=title, y="", height=max(300, 90 + 64 * len(entries)), legend=False, hover="closest",
-           description=f"{title} with block-bootstrap intervals, where negative is better: {verdicts}.")
+    finish(
+        figure,
+        x=title,
+        y="",
+        height=max(300, 90 + 64 * len(entries)),
+        legend=False,
+        hover="closest",
+        description=f"{title} with block-bootstrap intervals, where negative is better: {verdicts}.",
+    )
     figure.update_xaxes(range=_padded(limits, 0.1), nticks=5, tickangle=0)
     return figure.update_yaxes(range=[-0.6, max(1, len(entries)) - 0.4], tickfont_color=INK)
 
@@ -142,15 +209,32 @@ def error_by_variate(metrics: Mapping[str, Any], model: str, *, limit: int = 30)
     texts = [table.signed(value) if base else f"{value:.3g}" for value in values]
     title = _BELOW if base else "MAE (standardized data)"
     beside = ", seasonal naive %{customdata[1]:.4~g}" if base else ""
-    figure = go.Figure(go.Bar(
-        y=names, x=values, orientation="h", name=label(model), marker={"color": color(model)}, cliponaxis=False,
-        text=texts, textposition="outside", textfont={"color": INK},
-        customdata=[[own[name], base.get(name)] for name in names],
-        hovertemplate="%{y}: MAE %{customdata[0]:.4~g}" + beside + "<extra></extra>"))
+    figure = go.Figure(
+        go.Bar(
+            y=names,
+            x=values,
+            orientation="h",
+            name=label(model),
+            marker={"color": color(model)},
+            cliponaxis=False,
+            text=texts,
+            textposition="outside",
+            textfont={"color": INK},
+            customdata=[[own[name], base.get(name)] for name in names],
+            hovertemplate="%{y}: MAE %{customdata[0]:.4~g}" + beside + "<extra></extra>",
+        )
+    )
     if base:
         _zero_is_naive(figure, values)
-    return finish(figure, x=title, y="", height=max(340, 90 + 26 * len(names)), legend=False, hover="closest",
-                  description=f"Bar chart: {title} of {label(model)} for {len(names)} of {len(own)} variates.")
+    return finish(
+        figure,
+        x=title,
+        y="",
+        height=max(340, 90 + 26 * len(names)),
+        legend=False,
+        hover="closest",
+        description=f"Bar chart: {title} of {label(model)} for {len(names)} of {len(own)} variates.",
+    )
 
 
 def training_curve(metrics: Mapping[str, Any]) -> "go.Figure":
@@ -160,23 +244,50 @@ def training_curve(metrics: Mapping[str, Any]) -> "go.Figure":
     training = metrics.get("training", {})
     epochs, best = training.get("epochs", []), training.get("best_epoch")
     x = [entry["epoch"] for entry in epochs]
-    figure = go.Figure([
-        go.Scatter(x=x, y=[entry.get(key) for entry in epochs], name=name, mode="lines+markers", marker={"size": 6},
-                   line={"color": tone, "width": 2}, hovertemplate="%{y:.4f}")
-        for key, name, tone in (("train_loss", "Training", HISTORY), ("validation_loss", "Validation", INK))])
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=x,
+                y=[entry.get(key) for entry in epochs],
+                name=name,
+                mode="lines+markers",
+                marker={"size": 6},
+                line={"color": tone, "width": 2},
+                hovertemplate="%{y:.4f}",
+            )
+            for key, name, tone in (("train_loss", "Training", HISTORY), ("validation_loss", "Validation", INK))
+        ]
+    )
     if best is not None and epochs:
         figure.add_vline(x=best, line={"color": MUTED, "width": 1, "dash": "dot"}, name="best epoch")
-        figure.add_annotation(x=best, y=1, yref="y domain", text="kept", showarrow=False, xanchor="left", xshift=5,
-                              yanchor="top", font={"color": MUTED, "size": 12})
-    finish(figure, x="Epoch", y="Loss", height=340,
-           description=f"Line chart: training and validation loss over {len(epochs)} epochs.")
+        figure.add_annotation(
+            x=best,
+            y=1,
+            yref="y domain",
+            text="kept",
+            showarrow=False,
+            xanchor="left",
+            xshift=5,
+            yanchor="top",
+            font={"color": MUTED, "size": 12},
+        )
+    finish(
+        figure,
+        x="Epoch",
+        y="Loss",
+        height=340,
+        description=f"Line chart: training and validation loss over {len(epochs)} epochs.",
+    )
     return figure.update_xaxes(dtick=1 if len(epochs) <= 15 else None)
 
 
 def _back_to_front(metrics: Mapping[str, Any], key: str) -> list[tuple[int, str, np.ndarray]]:
     """Rank, model and values by step, the model of the run last, so that it is drawn on top."""
-    found = [(rank, model, np.asarray(values[key], dtype=np.float32))
-             for rank, (model, values) in enumerate(metrics["by_step"].items(), start=1) if key in values]
+    found = [
+        (rank, model, np.asarray(values[key], dtype=np.float32))
+        for rank, (model, values) in enumerate(metrics["by_step"].items(), start=1)
+        if key in values
+    ]
     return found[::-1]
 
 
@@ -185,9 +296,17 @@ def _step_line(model: str, values: np.ndarray, number: str, rank: int, in_legend
 
     dash, width = "dash" if model == REFERENCE else "solid", 2.5 if rank == 1 else 1.75
     line = {"color": color(model), "width": width, "dash": dash}
-    return go.Scatter(x=np.arange(1, len(values) + 1, dtype=np.int32), y=values, mode="lines", name=label(model),
-                      legendgroup=model, legendrank=rank, showlegend=in_legend, line=line,
-                      hovertemplate=f"%{{y:{number}}}")
+    return go.Scatter(
+        x=np.arange(1, len(values) + 1, dtype=np.int32),
+        y=values,
+        mode="lines",
+        name=label(model),
+        legendgroup=model,
+        legendrank=rank,
+        showlegend=in_legend,
+        line=line,
+        hovertemplate=f"%{{y:{number}}}",
+    )
 
 
 def _coverage_range(percent: int, shares: Sequence[np.ndarray]) -> list[float]:

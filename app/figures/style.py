@@ -24,10 +24,16 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 REFERENCE = "seasonal_naive"
 
 _MODELS = {
-    "itransformer": ("iTransformer", "#2b78d4"), "seasonal_naive": ("Seasonal naive", "#c2760f"),
-    "dlinear": ("DLinear", "#1d9271"), "autoformer": ("Autoformer", "#8b6cdb"), "informer": ("Informer", "#c9559b"),
-    "s_mamba": ("S-Mamba", "#d5505a"), "patchtsmixer": ("PatchTSMixer", "#7d8b1f"), "drift": ("Drift", "#a56f4b"),
-    "auto_ets": ("AutoETS", "#4b8a9e"), "theta": ("Theta", "#6d7fa8"),
+    "itransformer": ("iTransformer", "#2b78d4"),
+    "seasonal_naive": ("Seasonal naive", "#c2760f"),
+    "dlinear": ("DLinear", "#1d9271"),
+    "autoformer": ("Autoformer", "#8b6cdb"),
+    "informer": ("Informer", "#c9559b"),
+    "s_mamba": ("S-Mamba", "#d5505a"),
+    "patchtsmixer": ("PatchTSMixer", "#7d8b1f"),
+    "drift": ("Drift", "#a56f4b"),
+    "auto_ets": ("AutoETS", "#4b8a9e"),
+    "theta": ("Theta", "#6d7fa8"),
 }
 _SPARE = ("#128fa6", "#b0558f", "#5f8f3a", "#9a6fc0", "#b8694f", "#5a7fc4")
 # The first one uploads the data of the chart to plotly's cloud.
@@ -49,7 +55,7 @@ def color(model: str) -> str:
 
 def tint(hexadecimal: str, alpha: float) -> str:
     """A color made transparent."""
-    red, green, blue = (int(hexadecimal[start:start + 2], 16) for start in (1, 3, 5))
+    red, green, blue = (int(hexadecimal[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha:g})"
 
 
@@ -91,8 +97,17 @@ def missing_runs(values: np.ndarray, limit: int) -> list[tuple[int, int]]:
     return sorted(runs, key=lambda run: run[0] - run[1])[:limit]
 
 
-def finish(figure: "go.Figure", *, x: str, y: str, height: int, description: str, legend: bool = True,
-           hover: str | bool = "x unified", top: int = 8) -> "go.Figure":
+def finish(
+    figure: "go.Figure",
+    *,
+    x: str,
+    y: str,
+    height: int,
+    description: str,
+    legend: bool = True,
+    hover: str | bool = "x unified",
+    top: int = 8,
+) -> "go.Figure":
     """Gives a figure the common layout.
 
     Args:
@@ -103,8 +118,13 @@ def finish(figure: "go.Figure", *, x: str, y: str, height: int, description: str
     """
     figure.layout.template = _template()
     figure.update_layout(
-        height=height, hovermode=hover, showlegend=legend, meta={"description": description}, margin_t=top,
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"})
+        height=height,
+        hovermode=hover,
+        showlegend=legend,
+        meta={"description": description},
+        margin_t=top,
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+    )
     if x:
         figure.update_xaxes(title_text=x, selector={"title.text": None})
     if y:
@@ -127,15 +147,27 @@ def replace_tokens(text: str, colors: Mapping[str, str]) -> str:
 
 
 def _template() -> dict[str, Any]:
-    axis = {"gridcolor": GRID, "linecolor": GRID, "zerolinecolor": GRID, "zeroline": False, "automargin": True,
-            "ticks": "outside", "tickfont": {"color": MUTED},
-            "title": {"font": {"color": MUTED, "size": 13}, "standoff": 8}}
-    return {"layout": {
-        "font": {"family": FONT, "size": 13, "color": INK}, "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR,
-        "margin": {"l": 8, "r": 16, "t": 8, "b": 8}, "bargap": 0.35,
-        "xaxis": {**axis, "showgrid": False, "showline": True, "tickcolor": GRID},
-        "yaxis": {**axis, "tickcolor": CLEAR},
-        "legend": {"font": {"color": INK}, "itemsizing": "constant"},
-        "hoverlabel": {"font": {"family": FONT, "color": INK}, "bgcolor": SURFACE, "bordercolor": GRID},
-        "modebar": {"color": MUTED, "activecolor": INK, "bgcolor": CLEAR, "remove": _REMOVED_BUTTONS},
-    }}
+    axis = {
+        "gridcolor": GRID,
+        "linecolor": GRID,
+        "zerolinecolor": GRID,
+        "zeroline": False,
+        "automargin": True,
+        "ticks": "outside",
+        "tickfont": {"color": MUTED},
+        "title": {"font": {"color": MUTED, "size": 13}, "standoff": 8},
+    }
+    return {
+        "layout": {
+            "font": {"family": FONT, "size": 13, "color": INK},
+            "paper_bgcolor": CLEAR,
+            "plot_bgcolor": CLEAR,
+            "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
+            "bargap": 0.35,
+            "xaxis": {**axis, "showgrid": False, "showline": True, "tickcolor": GRID},
+            "yaxis": {**axis, "tickcolor": CLEAR},
+            "legend": {"font": {"color": INK}, "itemsizing": "constant"},
+            "hoverlabel": {"font": {"family": FONT, "color": INK}, "bgcolor": SURFACE, "bordercolor": GRID},
+            "modebar": {"color": MUTED, "activecolor": INK, "bgcolor": CLEAR, "remove": _REMOVED_BUTTONS},
+        }
+    }

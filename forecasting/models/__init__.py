@@ -31,8 +31,11 @@ def find(name: str) -> "type[Forecaster]":
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ForetideError(f"--model: found {name!r}, {hint}expected one of {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{known}")
-    made = [kind for kind in vars(module).values()
-            if isinstance(kind, type) and issubclass(kind, Forecaster) and kind.__module__ == module.__name__]
+    made = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Forecaster) and kind.__module__ == module.__name__
+    ]
     if len(made) != 1:
         raise ForetideError(f"forecasting/models/{known}.py: found {len(made)} forecasters, expected exactly one")
     return made[0]

@@ -35,8 +35,12 @@ class ITransformerConfig(Architecture):
     def __post_init__(self) -> None:
         require(self.layers >= 1, "architecture.layers", self.layers, "at least 1")
         require(self.d_ff >= 1, "architecture.d_ff", self.d_ff, "at least 1")
-        require(self.heads >= 1 and self.d_model >= 1 and self.d_model % self.heads == 0, "architecture.d_model", self.d_model,
-                f"a multiple of architecture.heads = {self.heads}")
+        require(
+            self.heads >= 1 and self.d_model >= 1 and self.d_model % self.heads == 0,
+            "architecture.d_model",
+            self.d_model,
+            f"a multiple of architecture.heads = {self.heads}",
+        )
         require(0 <= self.dropout < 1, "architecture.dropout", self.dropout, "0 to below 1")
 
 
@@ -60,8 +64,15 @@ class ITransformer(Forecaster):
         self.embed_static = nn.Linear(task.static, width) if task.static else None
         self.dropout = Dropout(architecture.dropout)
         self.encoder = nn.ModuleList(
-            EncoderLayer(MultiHeadAttention(width, architecture.heads, architecture.dropout), width, architecture.d_ff,
-                         architecture.dropout, architecture.activation) for _ in range(architecture.layers))
+            EncoderLayer(
+                MultiHeadAttention(width, architecture.heads, architecture.dropout),
+                width,
+                architecture.d_ff,
+                architecture.dropout,
+                architecture.activation,
+            )
+            for _ in range(architecture.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, task.horizon * self.head.size)
 

@@ -21,8 +21,10 @@ class SeasonalNaive(Forecaster):
         """Also refuses a lookback shorter than a season."""
         super().check(task, recipe)
         if task.lookback < task.season:
-            raise ForetideError(f"{cls.title}: found lookback {task.lookback}, expected at least the season of {task.season} rows; "
-                                "lengthen --lookback or set --season")
+            raise ForetideError(
+                f"{cls.title}: found lookback {task.lookback}, expected at least the season of {task.season} rows; "
+                "lengthen --lookback or set --season"
+            )
 
     def forward(self, batch: Batch) -> Tensor:
         """See `Forecaster.forward`."""

@@ -27,15 +27,33 @@ def make_artifact() -> Callable[..., Path]:
 
         scores = {"itransformer": {"mse": mse, "coverage_80": 0.8}, "seasonal_naive": {"mse": 0.5}}
         curve = [{"epoch": epoch, "train_loss": 1.0 / (1 + epoch), "validation_loss": 0.5} for epoch in range(3)]
-        return write(folder / run_id, Artifact(
-            config={"data": "ETTh1", "model": "itransformer", "training": {"seed": 7, "devices": 1}, **config},
-            weights={"model.weight": torch.arange(6.0).reshape(2, 3)},
-            scaling={"mean": [0.0, 1.0]},
-            schema={"variates": ["HUFL", "OT"], "frequency": "h", "lookback": 96, "horizon": 24, "title": title,
-                    "data_checksum": "ab" * 32, "code_version": "0.1"},
-            metrics={"scores": scores, "training": {"epochs": curve}},
-            run={"run_id": run_id, "seed": 7, "command": "foretide train --data ETTh1", "seconds": 12.5,
-                 "device": "cpu", "started": "2026-03-01T12:00:00+00:00", "versions": {"torch": "2.13"}}))
+        return write(
+            folder / run_id,
+            Artifact(
+                config={"data": "ETTh1", "model": "itransformer", "training": {"seed": 7, "devices": 1}, **config},
+                weights={"model.weight": torch.arange(6.0).reshape(2, 3)},
+                scaling={"mean": [0.0, 1.0]},
+                schema={
+                    "variates": ["HUFL", "OT"],
+                    "frequency": "h",
+                    "lookback": 96,
+                    "horizon": 24,
+                    "title": title,
+                    "data_checksum": "ab" * 32,
+                    "code_version": "0.1",
+                },
+                metrics={"scores": scores, "training": {"epochs": curve}},
+                run={
+                    "run_id": run_id,
+                    "seed": 7,
+                    "command": "foretide train --data ETTh1",
+                    "seconds": 12.5,
+                    "device": "cpu",
+                    "started": "2026-03-01T12:00:00+00:00",
+                    "versions": {"torch": "2.13"},
+                },
+            ),
+        )
 
     return make
 
@@ -59,8 +77,10 @@ def make_table(rows: int, variates: Sequence[str] = ("load", "temperature"), hou
     rhythm = np.sin(2 * np.pi * np.arange(rows) * hours / 24)
     columns = [10 * (1 + at) + rhythm * (1 + at) + generator.normal(0, 0.2, rows) for at in range(len(variates))]
     stamps = [str(time).replace("T", " ") + ":00" for time in times.astype("datetime64[m]")]
-    body = [",".join([stamp, *(f"{value:.3f}" for value in values)])
-            for stamp, *values in zip(stamps, *columns, strict=True)]
+    body = [
+        ",".join([stamp, *(f"{value:.3f}" for value in values)])
+        for stamp, *values in zip(stamps, *columns, strict=True)
+    ]
     return [",".join(["time", *variates]), *body]
 
 
@@ -73,8 +93,9 @@ def write_table(path: Path, lines: Sequence[str]) -> Path:
 def tree(*folders: Path) -> dict[Path, bytes]:
     """Every file below some folders with its content, without those that SQLite keeps beside an open database."""
     paths = [path for folder in folders for path in folder.rglob("*")]
-    return {path: path.read_bytes() if path.is_file() else b"" for path in paths
-            if not path.name.endswith(("-wal", "-shm"))}
+    return {
+        path: path.read_bytes() if path.is_file() else b"" for path in paths if not path.name.endswith(("-wal", "-shm"))
+    }
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +104,16 @@ def fresh() -> Foretide:
 
     def run(*words: str | Path, cwd: Path, home: Path | None = None, **options: Any) -> Ran:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "FORETIDE_HOME": str(home or cwd / ".foretide")}
-        done = subprocess.run([sys.executable, "-m", "app.cli", *map(str, words)], cwd=cwd, env=environment,
-                              text=True, capture_output=True, check=False, timeout=120, **options)
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", *map(str, words)],
+            cwd=cwd,
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=120,
+            **options,
+        )
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run

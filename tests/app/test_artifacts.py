@@ -69,21 +69,25 @@ def link(kind: bytes, target: str) -> tarfile.TarInfo:
     return entry
 
 
-@pytest.mark.parametrize(("files", "extra", "words"), [
-    ({"../evil": b"x"}, [], "'../evil' leads out"),
-    ({"run-1/../../evil": b"x"}, [], "leads out"),
-    ({"/tmp/evil": b"x"}, [], "leads out"),
-    ({"a/b/c/evil": b"x"}, [], "leads out"),
-    ({"run-1\\..\\evil": b"x"}, [], "leads out"),
-    ({}, [link(tarfile.SYMTYPE, "/etc/passwd")], "is a link or device"),
-    ({}, [link(tarfile.LNKTYPE, "/etc/passwd")], "is a link or device"),
-    ({}, [link(tarfile.CHRTYPE, "")], "is a link or device"),
-    ({}, [link(tarfile.FIFOTYPE, "")], "is a link or device"),
-    ({f"run-1/{number}": b"" for number in range(100)}, [], "more than 64 files"),
-    ({"run-1/readme": b"x"}, [], "SHA256SUMS: is missing"),
-])
-def test_archive_that_is_not_unpacked(tmp_path: Path, files: dict[str, bytes], extra: list[tarfile.TarInfo],
-                                      words: str) -> None:
+@pytest.mark.parametrize(
+    ("files", "extra", "words"),
+    [
+        ({"../evil": b"x"}, [], "'../evil' leads out"),
+        ({"run-1/../../evil": b"x"}, [], "leads out"),
+        ({"/tmp/evil": b"x"}, [], "leads out"),
+        ({"a/b/c/evil": b"x"}, [], "leads out"),
+        ({"run-1\\..\\evil": b"x"}, [], "leads out"),
+        ({}, [link(tarfile.SYMTYPE, "/etc/passwd")], "is a link or device"),
+        ({}, [link(tarfile.LNKTYPE, "/etc/passwd")], "is a link or device"),
+        ({}, [link(tarfile.CHRTYPE, "")], "is a link or device"),
+        ({}, [link(tarfile.FIFOTYPE, "")], "is a link or device"),
+        ({f"run-1/{number}": b"" for number in range(100)}, [], "more than 64 files"),
+        ({"run-1/readme": b"x"}, [], "SHA256SUMS: is missing"),
+    ],
+)
+def test_archive_that_is_not_unpacked(
+    tmp_path: Path, files: dict[str, bytes], extra: list[tarfile.TarInfo], words: str
+) -> None:
     archive = archive_of(tmp_path / "a.tar.gz", files, *extra)
     with pytest.raises(ForetideError, match=words) as caught:
         import_archive(archive, tmp_path / "home" / "x")
@@ -91,13 +95,17 @@ def test_archive_that_is_not_unpacked(tmp_path: Path, files: dict[str, bytes], e
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"] and not Path("/tmp/evil").exists()
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (lambda data: data[:-200], "is not readable as"),
-    (lambda data: data[:5], "is not readable as"),
-    (lambda data: b"", "is not readable as"),
-    (lambda data: b"x" * 99, "is not readable as"),
-    (lambda data: data[:300] + bytes(50) + data[350:], "is not readable as|is missing|was altered"),
-], ids=["cut", "start", "empty", "text", "overwritten"])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data[:-200], "is not readable as"),
+        (lambda data: data[:5], "is not readable as"),
+        (lambda data: b"", "is not readable as"),
+        (lambda data: b"x" * 99, "is not readable as"),
+        (lambda data: data[:300] + bytes(50) + data[350:], "is not readable as|is missing|was altered"),
+    ],
+    ids=["cut", "start", "empty", "text", "overwritten"],
+)
 def test_damaged_archive(tmp_path: Path, make_artifact: Make, damage: Callable[[bytes], bytes], words: str) -> None:
     archive = export_archive(make_artifact(tmp_path / "from", "run-1"), tmp_path / "a.tar.gz")
     archive.write_bytes(damage(archive.read_bytes()))

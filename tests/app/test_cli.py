@@ -34,8 +34,14 @@ def parse(name: str, *words: str) -> Given:
 
 
 def python(code: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *arguments], cwd=ROOT, text=True,
-                          capture_output=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
     return done.stdout
 
 
@@ -43,13 +49,16 @@ class TestHelp:
     """What --help says."""
 
     def test_imports_nothing_heavy(self) -> None:
-        out = python("""
+        out = python(
+            """
             import sys
             from app.cli import main
             for words in (["--help"], [], ["models"], ["help"]):
                 assert main(words) == 0
             print("loaded:", *[name for name in sys.argv[1:] if name in sys.modules])
-        """, *HEAVY)
+        """,
+            *HEAVY,
+        )
         assert out.splitlines()[-1] == "loaded:"
 
     def test_names_every_command(self, foretide: Foretide) -> None:
@@ -80,8 +89,8 @@ class TestHelp:
     def test_ends_with_an_example_that_parses(self, name: str, foretide: Foretide) -> None:
         example = foretide(*name.split(), "--help").out.splitlines()[-1].removeprefix("example: foretide ")
         words = shlex.split(example)
-        assert words[:len(name.split())] == name.split()
-        parse(name, *words[len(name.split()):]).arguments()
+        assert words[: len(name.split())] == name.split()
+        parse(name, *words[len(name.split()) :]).arguments()
 
     def test_is_about_the_model_that_is_named(self, foretide: Foretide, tmp_path: Path) -> None:
         dlinear = foretide("train", "--help", "--model", "dlinear").out
@@ -147,51 +156,70 @@ class TestWords:
 
     def test_a_number_may_be_given_as_science_writes_it(self, tmp_path: Path) -> None:
         config = tmp_path / "run.yaml"
-        config.write_text("data: x\ntraining: {learning_rate: 3e-4}\nsplit: {kind: dates, validation_from: 2020-01-01, "
-                          "test_from: 2021-01-01}\n")
+        config.write_text(
+            "data: x\ntraining: {learning_rate: 3e-4}\nsplit: {kind: dates, validation_from: 2020-01-01, "
+            "test_from: 2021-01-01}\n"
+        )
         run = parse("train", "--config", str(config), "--training.weight_decay", "1e-5").arguments()["run"]
         assert (run.training.learning_rate, run.training.weight_decay) == (3e-4, 1e-5)
         assert (run.split.validation_from, run.split.test_from) == ("2020-01-01", "2021-01-01")
         assert read_config(config).training.learning_rate == 3e-4
 
-    @pytest.mark.parametrize(("words", "message"), [
-        ("train", "--data is missing; see 'foretide train --help'"),
-        ("train --data", "--data: found nothing after it, expected text"),
-        ("train --data --promote", "--data: found nothing after it, expected text"),
-        ("train mine.csv", "'mine.csv': found a word without a flag before it; did you mean --data mine.csv?"),
-        ("train --data a b", "'b': found a word without a flag before it; see 'foretide train --help'"),
-        ("train --data a --horizn 4", "--horizn: there is no such option; did you mean --horizon?"),
-        ("train --data a --horizon four", "--horizon: found 'four', expected a whole number"),
-        ("train --data a --horizon 4.5", "--horizon: found '4.5', expected a whole number"),
-        ("train --data a --horizon 0", "--horizon: found 0, expected at least 1"),
-        ("train --data a --season x", "--season: found 'x', expected a whole number"),
-        ("train --data a --training.learning_rate 2",
-         "--training.learning_rate: found 2.0, expected a number between 0 and 1"),
-        ("train --data a --training.gradient_clip x", "--training.gradient_clip: found 'x', expected a number"),
-        ("train --data a --head.kind gauss", "--head.kind: found 'gauss', expected one of point, quantile, student_t"),
-        ("train --data a --calendar=maybe", "--calendar: found 'maybe', expected true or false"),
-        ("train --data a --model foo",
-         f"--model: found 'foo', expected one of {', '.join(models.names())}"),
-        ("train --data a --model dlinaer",
-         f"--model: found 'dlinaer', did you mean 'dlinear'? expected one of {', '.join(models.names())}"),
-        ("train --data a --model dlinear --architecture.layers 2",
-         "--architecture.layers: there is no such option; did you mean --architecture.window?"),
-        ("train --data a --reader x",
-         "--reader: is a group of options; give them one by one, such as --reader.time, or all of them in a file for "
-         "--config"),
-        ("train --data a --reader.sentinels x", "--reader.sentinels: found 'x', expected numbers"),
-        ("train --data a --reader.units MW", "--reader.units: found 'MW', expected pairs NAME=TEXT"),
-        ("train --data a -x", "-x: there is no such option; see 'foretide train --help'"),
-        ("runs show", "RUN_ID is missing; see 'foretide runs show --help'"),
-        ("models promote plant", "VERSION is missing; see 'foretide models promote --help'"),
-        ("models promote plant two", "--version: found 'two', expected a whole number"),
-        ("models promote plant 2 3",
-         "'3': found a word without a flag before it; see 'foretide models promote --help'"),
-        ("forcast", "'forcast': there is no such command; did you mean 'forecast'? see 'foretide --help'"),
-        ("models promot",
-         "'models promot': there is no such command; did you mean 'models promote'? see 'foretide --help'"),
-        ("xyzzy", "'xyzzy': there is no such command; see 'foretide --help'"),
-    ])
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("train", "--data is missing; see 'foretide train --help'"),
+            ("train --data", "--data: found nothing after it, expected text"),
+            ("train --data --promote", "--data: found nothing after it, expected text"),
+            ("train mine.csv", "'mine.csv': found a word without a flag before it; did you mean --data mine.csv?"),
+            ("train --data a b", "'b': found a word without a flag before it; see 'foretide train --help'"),
+            ("train --data a --horizn 4", "--horizn: there is no such option; did you mean --horizon?"),
+            ("train --data a --horizon four", "--horizon: found 'four', expected a whole number"),
+            ("train --data a --horizon 4.5", "--horizon: found '4.5', expected a whole number"),
+            ("train --data a --horizon 0", "--horizon: found 0, expected at least 1"),
+            ("train --data a --season x", "--season: found 'x', expected a whole number"),
+            (
+                "train --data a --training.learning_rate 2",
+                "--training.learning_rate: found 2.0, expected a number between 0 and 1",
+            ),
+            ("train --data a --training.gradient_clip x", "--training.gradient_clip: found 'x', expected a number"),
+            (
+                "train --data a --head.kind gauss",
+                "--head.kind: found 'gauss', expected one of point, quantile, student_t",
+            ),
+            ("train --data a --calendar=maybe", "--calendar: found 'maybe', expected true or false"),
+            ("train --data a --model foo", f"--model: found 'foo', expected one of {', '.join(models.names())}"),
+            (
+                "train --data a --model dlinaer",
+                f"--model: found 'dlinaer', did you mean 'dlinear'? expected one of {', '.join(models.names())}",
+            ),
+            (
+                "train --data a --model dlinear --architecture.layers 2",
+                "--architecture.layers: there is no such option; did you mean --architecture.window?",
+            ),
+            (
+                "train --data a --reader x",
+                "--reader: is a group of options; give them one by one, such as --reader.time, or all of them in a file for "
+                "--config",
+            ),
+            ("train --data a --reader.sentinels x", "--reader.sentinels: found 'x', expected numbers"),
+            ("train --data a --reader.units MW", "--reader.units: found 'MW', expected pairs NAME=TEXT"),
+            ("train --data a -x", "-x: there is no such option; see 'foretide train --help'"),
+            ("runs show", "RUN_ID is missing; see 'foretide runs show --help'"),
+            ("models promote plant", "VERSION is missing; see 'foretide models promote --help'"),
+            ("models promote plant two", "--version: found 'two', expected a whole number"),
+            (
+                "models promote plant 2 3",
+                "'3': found a word without a flag before it; see 'foretide models promote --help'",
+            ),
+            ("forcast", "'forcast': there is no such command; did you mean 'forecast'? see 'foretide --help'"),
+            (
+                "models promot",
+                "'models promot': there is no such command; did you mean 'models promote'? see 'foretide --help'",
+            ),
+            ("xyzzy", "'xyzzy': there is no such command; see 'foretide --help'"),
+        ],
+    )
     def test_a_mistake_is_one_line(self, words: str, message: str, foretide: Foretide, home: Path) -> None:
         done = foretide(*words.split())
         assert (done.code, done.out, done.err) == (2, "", f"error: {message}\n")
@@ -218,16 +246,29 @@ class TestFiles:
         stored = read_config(config)
         assert (stored.normalization, stored.training.learning_rate, stored.training.max_epochs) == ("none", 1e-3, 3)
 
-    @pytest.mark.parametrize("words", [
-        "train --data a,b.csv --model dlinear --promote --reader.units load=MW --training.gradient_clip 1",
-        "train --data a.csv --model seasonal_naive", "train --data a.csv --reader.variates 0 1 --season 24",
-        "forecast --data a.csv --horizon 4 --output out/f.parquet --quality.policy mask", "evaluate --data a.csv",
-        "backtest --data a.csv --stride 24 --refits 2", "compare 3f2a 77b0", "runs show 3f2a", "runs list --order -mse",
-        "data check a.csv --reader.sentinels -1 -2 --quality.outlier_limit 4", "models promote plant 2", "doctor",
-        "models import a.tar.gz --promote", "data describe ETTh1", "demo --output there"])
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "train --data a,b.csv --model dlinear --promote --reader.units load=MW --training.gradient_clip 1",
+            "train --data a.csv --model seasonal_naive",
+            "train --data a.csv --reader.variates 0 1 --season 24",
+            "forecast --data a.csv --horizon 4 --output out/f.parquet --quality.policy mask",
+            "evaluate --data a.csv",
+            "backtest --data a.csv --stride 24 --refits 2",
+            "compare 3f2a 77b0",
+            "runs show 3f2a",
+            "runs list --order -mse",
+            "data check a.csv --reader.sentinels -1 -2 --quality.outlier_limit 4",
+            "models promote plant 2",
+            "doctor",
+            "models import a.tar.gz --promote",
+            "data describe ETTh1",
+            "demo --output there",
+        ],
+    )
     def test_what_is_printed_can_be_read_back(self, words: str, foretide: Foretide, tmp_path: Path) -> None:
         found = next(command for command in COMMANDS if f"{words} ".startswith(f"{command.name} "))
-        rest = words.split()[len(found.name.split()):]
+        rest = words.split()[len(found.name.split()) :]
         printed = foretide(*words.split(), "--print_config")
         assert (printed.code, printed.err) == (0, "")
         config = tmp_path / "printed.yaml"
@@ -247,45 +288,69 @@ class TestFiles:
         printed = foretide("train", "--print_config")
         assert printed.code == 0 and "data:" not in printed.out and "horizon: 96" in printed.out
 
-    @pytest.mark.parametrize(("text", "message"), [
-        ("data: !!python/object/apply:os.system ['touch hacked']\n",
-         "{file}: line 1 is not plain YAML (could not determine a constructor for the tag "
-         "'tag:yaml.org,2002:python/object/apply:os.system'){values}"),
-        ("data: x\nmodel: !!python/name:os.system\n",
-         "{file}: line 2 is not plain YAML (could not determine a constructor for the tag "
-         "'tag:yaml.org,2002:python/name:os.system'){values}"),
-        ("class_path: os.system\n", "{file}: found 'class_path'{values}"),
-        ("data: x\nreader: {{class_path: os.system, init_args: {{command: touch hacked}}}}\n",
-         "{file}: reader: found 'class_path'{values}"),
-        ("data: x\nreader: {{class_path: datasets.readers.ReaderOptions}}\n",
-         "{file}: reader: found 'class_path'{values}"),
-        ("data: x\narchitecture: {{class_path: os.system, init_args: {{command: touch hacked}}}}\n",
-         "{file}: architecture: found 'class_path'{values}"),
-        ("data: {{class_path: os.system}}\n", "{file}: data: found {{'class_path': 'os.system'}}, expected text"),
-        ("data: x\ntraining: other.yaml\n", "{file}: training: found 'other.yaml', expected a mapping of options"),
-        ("data: x\nconfig: other.yaml\n", "{file}: unknown option 'config'; expected one of architecture, baselines, "),
-        ("data: x\ntrainin: {{seed: 1}}\n", "{file}: unknown option 'trainin'; did you mean 'training'?"),
-        ("data: x\ntraining: {{sed: 1}}\n", "{file}: training: unknown option 'sed'; did you mean 'seed'?"),
-        ("data: x\ntraining: {{max_epochs: ten}}\n",
-         "{file}: training: max_epochs: found 'ten', expected a whole number"),
-        ("data: x\ntraining: {{max_epochs: 0}}\n", "{file}: training.max_epochs: found 0, expected at least 1"),
-        ("data: x\nhead: {{kind: gauss}}\n",
-         "{file}: head: kind: found 'gauss', expected one of point, quantile, student_t"),
-        ("data: 7\n", "{file}: data: found 7, expected text"),
-        ("data: x\nreader: {{past: load}}\n", "{file}: reader: past: found 'load', expected a list"),
-        ("- data\n", "{file}: found list, expected a mapping of options"),
-        ("data: [\n", "{file}: line 2 is not plain YAML (expected the node content, but found '<stream end>'); "),
-        ("model: lstm\n", "--model: found 'lstm', expected one of "),
-    ])
-    def test_a_bad_file_is_one_line(self, text: str, message: str, foretide: Foretide, home: Path, tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "data: !!python/object/apply:os.system ['touch hacked']\n",
+                "{file}: line 1 is not plain YAML (could not determine a constructor for the tag "
+                "'tag:yaml.org,2002:python/object/apply:os.system'){values}",
+            ),
+            (
+                "data: x\nmodel: !!python/name:os.system\n",
+                "{file}: line 2 is not plain YAML (could not determine a constructor for the tag "
+                "'tag:yaml.org,2002:python/name:os.system'){values}",
+            ),
+            ("class_path: os.system\n", "{file}: found 'class_path'{values}"),
+            (
+                "data: x\nreader: {{class_path: os.system, init_args: {{command: touch hacked}}}}\n",
+                "{file}: reader: found 'class_path'{values}",
+            ),
+            (
+                "data: x\nreader: {{class_path: datasets.readers.ReaderOptions}}\n",
+                "{file}: reader: found 'class_path'{values}",
+            ),
+            (
+                "data: x\narchitecture: {{class_path: os.system, init_args: {{command: touch hacked}}}}\n",
+                "{file}: architecture: found 'class_path'{values}",
+            ),
+            ("data: {{class_path: os.system}}\n", "{file}: data: found {{'class_path': 'os.system'}}, expected text"),
+            ("data: x\ntraining: other.yaml\n", "{file}: training: found 'other.yaml', expected a mapping of options"),
+            (
+                "data: x\nconfig: other.yaml\n",
+                "{file}: unknown option 'config'; expected one of architecture, baselines, ",
+            ),
+            ("data: x\ntrainin: {{seed: 1}}\n", "{file}: unknown option 'trainin'; did you mean 'training'?"),
+            ("data: x\ntraining: {{sed: 1}}\n", "{file}: training: unknown option 'sed'; did you mean 'seed'?"),
+            (
+                "data: x\ntraining: {{max_epochs: ten}}\n",
+                "{file}: training: max_epochs: found 'ten', expected a whole number",
+            ),
+            ("data: x\ntraining: {{max_epochs: 0}}\n", "{file}: training.max_epochs: found 0, expected at least 1"),
+            (
+                "data: x\nhead: {{kind: gauss}}\n",
+                "{file}: head: kind: found 'gauss', expected one of point, quantile, student_t",
+            ),
+            ("data: 7\n", "{file}: data: found 7, expected text"),
+            ("data: x\nreader: {{past: load}}\n", "{file}: reader: past: found 'load', expected a list"),
+            ("- data\n", "{file}: found list, expected a mapping of options"),
+            ("data: [\n", "{file}: line 2 is not plain YAML (expected the node content, but found '<stream end>'); "),
+            ("model: lstm\n", "--model: found 'lstm', expected one of "),
+        ],
+    )
+    def test_a_bad_file_is_one_line(
+        self, text: str, message: str, foretide: Foretide, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         config = tmp_path / "run.yaml"
         config.write_text(text.format())
         (tmp_path / "other.yaml").write_text("data: y\n")
         done = foretide("train", "--config", "run.yaml")
         assert (done.code, done.out) == (2, "")
-        assert done.err.startswith("error: " + message.format(file="run.yaml", values=VALUES)) and done.err.count("\n") == 1
+        assert (
+            done.err.startswith("error: " + message.format(file="run.yaml", values=VALUES))
+            and done.err.count("\n") == 1
+        )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["other.yaml", "run.yaml"]
         with pytest.raises(ForetideError):
             models.architecture(read_config(config).model, read_config(config).architecture)
@@ -299,18 +364,41 @@ class TestProcess:
     """The program as the system sees it."""
 
     def test_a_reader_that_goes_away_is_no_error(self) -> None:
-        process = subprocess.Popen([sys.executable, "-m", "app.cli", "--help"], cwd=ROOT, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "--help"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == "" and process.wait(30) == 0
 
     def test_an_interrupted_training_says_how_it_goes_on(self, trained: Path, tmp_path: Path) -> None:
-        words = ["train", "--data", trained / "plant.csv", "--model", "dlinear", "--lookback", "24", "--horizon", "6",
-                 "--training.max_epochs", "100000", "--training.patience", "0"]
-        process = subprocess.Popen([sys.executable, "-u", "-m", "app.cli", *map(str, words)], cwd=tmp_path, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""})
+        words = [
+            "train",
+            "--data",
+            trained / "plant.csv",
+            "--model",
+            "dlinear",
+            "--lookback",
+            "24",
+            "--horizon",
+            "6",
+            "--training.max_epochs",
+            "100000",
+            "--training.patience",
+            "0",
+        ]
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "app.cli", *map(str, words)],
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
+        )
         assert process.stdout is not None
         assert "epoch 1/" in process.stdout.readline()
         time.sleep(0.2)

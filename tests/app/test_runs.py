@@ -53,8 +53,14 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def python(code: str, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment})
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -97,8 +103,13 @@ def test_logged_run_has_what_it_takes_to_repeat_it(store: RunStore, log: Callabl
     assert row.started == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert row.artifact == store.home / "artifacts" / "run-1" and row.artifact.is_dir()
     assert row.params == {"data": "ETTh1", "model": "itransformer", "training.seed": "7", "training.devices": "1"}
-    assert row.metrics == {"mse": 0.4, "coverage_80": 0.8, "seasonal_naive/mse": 0.5,
-                           "train_loss": pytest.approx(1 / 3), "validation_loss": 0.5}
+    assert row.metrics == {
+        "mse": 0.4,
+        "coverage_80": 0.8,
+        "seasonal_naive/mse": 0.5,
+        "train_loss": pytest.approx(1 / 3),
+        "validation_loss": 0.5,
+    }
     assert row.tags["command"] == "foretide train --data ETTh1" and row.tags["versions"] == '{"torch": "2.13"}'
     assert row.tags["data_checksum"] == "ab" * 32 and row.tags["artifact"] == "artifacts/run-1"
 
@@ -213,7 +224,11 @@ def test_versions_promotion_rollback_and_history(store: RunStore, log: Callable[
     assert store.rollback("A").version == 3 and store.resolve("A", PREVIOUS).version == 1
     history = store.history("A")
     assert [(event.before, event.version, event.action) for event in history] == [
-        (None, 1, "promote"), (1, 3, "promote"), (3, 1, "rollback"), (1, 3, "rollback")]
+        (None, 1, "promote"),
+        (1, 3, "promote"),
+        (3, 1, "rollback"),
+        (1, 3, "rollback"),
+    ]
     assert all(event.by and abs((datetime.now(UTC) - event.when).total_seconds()) < 300 for event in history)
 
 
@@ -266,18 +281,33 @@ def test_reading_the_file_equals_asking_mlflow(store: RunStore, log: Callable[..
     store.promote("A:b", 1)
     store.promote("A:b", 3)
     store.delete_version("A:b", 2)
-    by_file, by_client = ([(*row[:4], sorted(row[4])) for row in rows] for rows in
-                          (store._read_file(), store._read_client()))
+    by_file, by_client = (
+        [(*row[:4], sorted(row[4])) for row in rows] for rows in (store._read_file(), store._read_client())
+    )
     assert by_file == by_client and len(by_file) == 3
 
 
-@pytest.mark.parametrize("choice", [
-    _Choice(), _Choice(order="mse"), _Choice(order="-mse", limit=2), _Choice(project="B:b"), _Choice(prefix="run_"),
-    _Choice(prefix="run-1"), _Choice(prefix="run-1", exact=True), _Choice(prefix="no"), _Choice(project="no"),
-])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        _Choice(),
+        _Choice(order="mse"),
+        _Choice(order="-mse", limit=2),
+        _Choice(project="B:b"),
+        _Choice(prefix="run_"),
+        _Choice(prefix="run-1"),
+        _Choice(prefix="run-1", exact=True),
+        _Choice(prefix="no"),
+        _Choice(project="no"),
+    ],
+)
 def test_listing_from_the_file_equals_asking_mlflow(store: RunStore, log: Callable[..., str], choice: _Choice) -> None:
-    for run_id, mse, title in [("run-1", 0.1 + 0.2, "A"), ("run_2", None, "A"), ("run-11", 1e-300, "B:b"),
-                               ("run-4", 2 / 3, "A")]:
+    for run_id, mse, title in [
+        ("run-1", 0.1 + 0.2, "A"),
+        ("run_2", None, "A"),
+        ("run-11", 1e-300, "B:b"),
+        ("run-4", 2 / 3, "A"),
+    ]:
         log(run_id, mse=mse, title=title)
     log("gone")
     store.delete("gone")
@@ -296,11 +326,13 @@ def test_home_moved_elsewhere_still_works(tmp_path: Path, store: RunStore, log: 
     target = tmp_path / "moved here" / ".foretide"
     target.parent.mkdir()
     shutil.move(store.home, target)
-    code = ("import sys; from app.runs import RunStore; from forecasting.artifact import load; store = RunStore()\n"
-            "print(load(store.resolve('A').artifact, weights=False).run['run_id'])\n"
-            "print('mlflow' in sys.modules)\n"
-            "print(store.show('run-1').artifact); store.set_alias('A', 'b', 1)\n"
-            "print(store.resolve('A', 'b').artifact)")
+    code = (
+        "import sys; from app.runs import RunStore; from forecasting.artifact import load; store = RunStore()\n"
+        "print(load(store.resolve('A').artifact, weights=False).run['run_id'])\n"
+        "print('mlflow' in sys.modules)\n"
+        "print(store.show('run-1').artifact); store.set_alias('A', 'b', 1)\n"
+        "print(store.resolve('A', 'b').artifact)"
+    )
     lines = finish(python(code, FORETIDE_HOME=str(target))).splitlines()
     assert lines == ["run-1", "False", *[str(target / "artifacts" / "run-1")] * 2]
     assert not store.home.exists()
@@ -315,10 +347,13 @@ def test_two_processes_create_the_store_at_once(home: Path, tmp_path: Path, make
 
 
 def test_four_processes_write_at_once(store: RunStore, make_artifact: Make) -> None:
-    code = ("import sys; from app.runs import RunStore; store = RunStore()\n"
-            "for folder in sys.argv[1:]: store.promote('A', store.register('A', store.log(folder)))")
-    folders = [[make_artifact(store.home / "artifacts", f"run-{writer}-{count}") for count in range(4)]
-               for writer in range(4)]
+    code = (
+        "import sys; from app.runs import RunStore; store = RunStore()\n"
+        "for folder in sys.argv[1:]: store.promote('A', store.register('A', store.log(folder)))"
+    )
+    folders = [
+        [make_artifact(store.home / "artifacts", f"run-{writer}-{count}") for count in range(4)] for writer in range(4)
+    ]
     for process in [python(code, *own) for own in folders]:
         finish(process)
     assert len(store.runs()) == 16
@@ -343,8 +378,9 @@ def test_creation_that_was_killed_is_started_again(home: Path, make_artifact: Ma
 
 @pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
 @pytest.mark.usefixtures("hasty")
-def test_locked_store_is_one_line(store: RunStore, log: Callable[..., str], make_artifact: Make,
-                                  statement: str) -> None:
+def test_locked_store_is_one_line(
+    store: RunStore, log: Callable[..., str], make_artifact: Make, statement: str
+) -> None:
     store.promote("A", store.register("A", log("run-1")))
     folder = make_artifact(store.home / "artifacts", "run-2")
     fresh = RunStore()
@@ -372,10 +408,13 @@ def test_store_locked_even_for_readers(store: RunStore, log: Callable[..., str])
     assert len(other.runs()) == 1
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (b"This is a letter and not a database. " * 100, "not an SQLite database; move it away"),
-    (b"", "made by another version of MLflow"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"This is a letter and not a database. " * 100, "not an SQLite database; move it away"),
+        (b"", "made by another version of MLflow"),
+    ],
+)
 def test_file_that_is_no_store(home: Path, content: bytes, words: str) -> None:
     home.mkdir()
     (home / "runs.db").write_bytes(content)
@@ -384,21 +423,25 @@ def test_file_that_is_no_store(home: Path, content: bytes, words: str) -> None:
             read()
 
 
-@pytest.mark.parametrize(("uri", "words"), [
-    ("./mlruns", r"MLFLOW_TRACKING_URI: found './mlruns', expected sqlite:///FILE"),
-    ("file:///tmp/mlruns", "expected sqlite:///FILE"),
-    ("sqlite://", "expected sqlite:///FILE"),
-    ("sqlite:///:memory:", "expected sqlite:///FILE"),
-    ("sqlite:////tmp/a%20b.db", "a path with '%' or '\\?' cannot hold the run store"),
-])
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("./mlruns", r"MLFLOW_TRACKING_URI: found './mlruns', expected sqlite:///FILE"),
+        ("file:///tmp/mlruns", "expected sqlite:///FILE"),
+        ("sqlite://", "expected sqlite:///FILE"),
+        ("sqlite:///:memory:", "expected sqlite:///FILE"),
+        ("sqlite:////tmp/a%20b.db", "a path with '%' or '\\?' cannot hold the run store"),
+    ],
+)
 def test_tracking_uri_that_cannot_hold_a_registry(monkeypatch: pytest.MonkeyPatch, uri: str, words: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(ForetideError, match=words):
         RunStore()
 
 
-def test_tracking_uri_wins(tmp_path: Path, home: Path, empty_store: Path, make_artifact: Make,
-                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracking_uri_wins(
+    tmp_path: Path, home: Path, empty_store: Path, make_artifact: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(empty_store, tmp_path / "shared.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
     store = RunStore()
@@ -416,8 +459,9 @@ def test_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_postgresql_holds_runs_and_models(postgres: str, home: Path, make_artifact: Make,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_holds_runs_and_models(
+    postgres: str, home: Path, make_artifact: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres)
     store = RunStore()
     assert store.runs() == [] and store.projects() == []
@@ -431,8 +475,9 @@ def test_postgresql_holds_runs_and_models(postgres: str, home: Path, make_artifa
     assert [row.run_id for row in store.runs(project="ETTh1", order="mse")] and not (home / "runs.db").exists()
 
 
-def test_statistics_are_kept_as_runs_accumulate(store: RunStore, log: Callable[..., str],
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_kept_as_runs_accumulate(
+    store: RunStore, log: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.runs._ANALYZE_EVERY", 3)
     has_statistics = "SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_stat1'"
     counts = []

@@ -22,28 +22,34 @@ def test_all_else_is_ours_over_the_peers(unit: str) -> None:
     assert Record("a", "rate", unit, 6.0, peer="other", peer_value=2.0).ratio == 3.0
 
 
-@pytest.mark.parametrize(("values", "verdict"), [
-    ({"value": 0.39, "target": "<= 0.390"}, "met"),
-    ({"value": 0.391, "target": "<= 0.390"}, "missed"),
-    ({"value": 1.0, "unit": "s", "peer_value": 5.0, "target": ">= 5", "target_of": "ratio"}, "met"),
-    ({"value": 1.01, "unit": "s", "peer_value": 5.0, "target": ">= 5", "target_of": "ratio"}, "missed"),
-    ({"value": 3.0, "unit": "ms", "floor": 1.5, "target": "<= 2", "target_of": "floor"}, "met"),
-    ({"value": 3.1, "unit": "ms", "floor": 1.5, "target": "<= 2", "target_of": "floor"}, "missed"),
-    ({"value": 7.0}, "no target"),
-])
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({"value": 0.39, "target": "<= 0.390"}, "met"),
+        ({"value": 0.391, "target": "<= 0.390"}, "missed"),
+        ({"value": 1.0, "unit": "s", "peer_value": 5.0, "target": ">= 5", "target_of": "ratio"}, "met"),
+        ({"value": 1.01, "unit": "s", "peer_value": 5.0, "target": ">= 5", "target_of": "ratio"}, "missed"),
+        ({"value": 3.0, "unit": "ms", "floor": 1.5, "target": "<= 2", "target_of": "floor"}, "met"),
+        ({"value": 3.1, "unit": "ms", "floor": 1.5, "target": "<= 2", "target_of": "floor"}, "missed"),
+        ({"value": 7.0}, "no target"),
+    ],
+)
 def test_verdicts(values: dict, verdict: str) -> None:
     assert Record(**({"case": "a", "metric": "m", "unit": ""} | values)).verdict == verdict
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"target": "5"}, "expected the form"),
-    ({"target": "< 5"}, "expected the form"),
-    ({"target": ">= 5", "target_of": "ratio"}, "lacks its other half"),
-    ({"target": ">= 5", "target_of": "floor"}, "lacks its other half"),
-    ({"target_of": "spread"}, "expected value, ratio or floor"),
-    ({"value": float("nan")}, "expected a finite number"),
-    ({"peer_value": float("inf")}, "expected a finite number"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"target": "5"}, "expected the form"),
+        ({"target": "< 5"}, "expected the form"),
+        ({"target": ">= 5", "target_of": "ratio"}, "lacks its other half"),
+        ({"target": ">= 5", "target_of": "floor"}, "lacks its other half"),
+        ({"target_of": "spread"}, "expected value, ratio or floor"),
+        ({"value": float("nan")}, "expected a finite number"),
+        ({"peer_value": float("inf")}, "expected a finite number"),
+    ],
+)
 def test_a_record_that_says_nothing_is_refused(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Record(**({"case": "a", "metric": "m", "unit": "s", "value": 1.0} | values))
@@ -83,15 +89,27 @@ def test_a_child_reports_its_memory_time_and_output() -> None:
 
 
 def test_written_file_has_the_common_form_and_reads_back(tmp_path: Path) -> None:
-    records = [Record("small", "mse", "", 0.385, 0.001, target="<= 0.390"),
-               Record("large", "step", "ms", 2.0, peer="other", peer_value=5.0, floor=1.0, device="another")]
+    records = [
+        Record("small", "mse", "", 0.385, 0.001, target="<= 0.390"),
+        Record("large", "step", "ms", 2.0, peer="other", peer_value=5.0, floor=1.0, device="another"),
+    ]
     path = harness.write("sample", records, peers=["pytest"], folder=tmp_path)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert set(content) == {"command", "commit", "date", "device", "versions", "records"}
     assert content["command"].startswith("python ")
     assert {"python", "torch", "pytest"} <= set(content["versions"])
-    assert set(content["records"][0]) == {"case", "metric", "unit", "value", "spread", "peer", "peer_value", "floor",
-                                          "target", "target_of"}
+    assert set(content["records"][0]) == {
+        "case",
+        "metric",
+        "unit",
+        "value",
+        "spread",
+        "peer",
+        "peer_value",
+        "floor",
+        "target",
+        "target_of",
+    }
     assert content["records"][1]["device"] == "another"
     assert results.read(path) == records
     assert [entry.name for entry in tmp_path.iterdir()] == ["sample.json"]
@@ -104,8 +122,11 @@ def test_two_records_of_one_figure_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_table_says_what_is_met_and_what_is_not(tmp_path: Path) -> None:
-    harness.write("first", [Record("a", "mse", "", 0.5, target="<= 0.4"), Record("b", "mse", "", 0.3, target="<= 0.4")],
-                  folder=tmp_path)
+    harness.write(
+        "first",
+        [Record("a", "mse", "", 0.5, target="<= 0.4"), Record("b", "mse", "", 0.3, target="<= 0.4")],
+        folder=tmp_path,
+    )
     harness.write("second", [Record("c", "step", "ms", 2.0, 0.1, peer="other", peer_value=6.0)], folder=tmp_path)
     lines = results.table(tmp_path).splitlines()
     assert lines[-1] == "1 met, 1 missed, 1 without a target"

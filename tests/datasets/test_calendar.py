@@ -22,18 +22,21 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize(("frequency", "expected"), [
-    ("s", ["second", "minute", "hour", "weekday", "day", "yearday"]),
-    ("10min", ["minute", "hour", "weekday", "day", "yearday"]),
-    ("h", ["hour", "weekday", "day", "yearday"]),
-    ("6h", ["hour", "weekday", "day", "yearday"]),
-    ("D", ["weekday", "day", "yearday"]),
-    ("B", ["weekday", "day", "yearday"]),
-    ("W-TUE", ["day", "week"]),
-    ("MS", ["month"]),
-    ("QS", ["month"]),
-    ("YS", []),
-])
+@pytest.mark.parametrize(
+    ("frequency", "expected"),
+    [
+        ("s", ["second", "minute", "hour", "weekday", "day", "yearday"]),
+        ("10min", ["minute", "hour", "weekday", "day", "yearday"]),
+        ("h", ["hour", "weekday", "day", "yearday"]),
+        ("6h", ["hour", "weekday", "day", "yearday"]),
+        ("D", ["weekday", "day", "yearday"]),
+        ("B", ["weekday", "day", "yearday"]),
+        ("W-TUE", ["day", "week"]),
+        ("MS", ["month"]),
+        ("QS", ["month"]),
+        ("YS", []),
+    ],
+)
 def test_features_are_the_published_marks(frequency: str, expected: list[str]) -> None:
     index = pd.date_range("1959-12-28 00:00:07", periods=1009, freq=frequency)
     marks, names = calendar.features(index.to_numpy(), frequency)
@@ -59,10 +62,22 @@ def test_the_unit_of_the_stamps_does_not_matter(unit: str) -> None:
     np.testing.assert_array_equal(marks, reference)
 
 
-@pytest.mark.parametrize(("alias", "same"), [
-    ("60min", "h"), ("1440min", "D"), ("24h", "D"), ("7D", "W"), ("3600s", "h"), ("500ms", "s"), ("90min", "15min"),
-    ("ME", "MS"), ("2MS", "MS"), ("QE-DEC", "QS"), ("YE-JUN", "YS"),
-])
+@pytest.mark.parametrize(
+    ("alias", "same"),
+    [
+        ("60min", "h"),
+        ("1440min", "D"),
+        ("24h", "D"),
+        ("7D", "W"),
+        ("3600s", "h"),
+        ("500ms", "s"),
+        ("90min", "15min"),
+        ("ME", "MS"),
+        ("2MS", "MS"),
+        ("QE-DEC", "QS"),
+        ("YE-JUN", "YS"),
+    ],
+)
 def test_aliases_of_one_step_have_the_same_features(alias: str, same: str) -> None:
     assert calendar.feature_names(alias) == calendar.feature_names(same)
 

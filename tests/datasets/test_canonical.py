@@ -16,8 +16,16 @@ def _series(frequency: str = "10min") -> xr.Dataset:
     times = schema.continue_times(np.datetime64("2020-01-01", "ns"), frequency, 50)
     values = np.arange(100.0).reshape(50, 2)
     values[3, 1] = np.nan
-    return schema.series(values, times, ["load", "wärme"], units={"load": "kW"}, source="a.csv", checksum="c" * 64, title="a",
-                         future={"temperature": np.linspace(0, 1, 50)})
+    return schema.series(
+        values,
+        times,
+        ["load", "wärme"],
+        units={"load": "kW"},
+        source="a.csv",
+        checksum="c" * 64,
+        title="a",
+        future={"temperature": np.linspace(0, 1, 50)},
+    )
 
 
 @pytest.mark.parametrize("frequency", ["10min", "h", "MS", "7D", "250ms"])

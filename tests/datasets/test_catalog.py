@@ -11,15 +11,37 @@ from datasets.errors import ForetideError
 from datasets.readers import ReaderOptions
 from datasets.schema import same_frequency, season_of
 
-HERE = ["ETTh1", "ETTh2", "ETTm1", "weather", "national_illness", "M1", "M3", "M4", "tourism", "tourism_au", "vic_elec",
-        "air_temperature", "era5_t2m", "ersst"]
+HERE = [
+    "ETTh1",
+    "ETTh2",
+    "ETTm1",
+    "weather",
+    "national_illness",
+    "M1",
+    "M3",
+    "M4",
+    "tourism",
+    "tourism_au",
+    "vic_elec",
+    "air_temperature",
+    "era5_t2m",
+    "ersst",
+]
 
 # Windows of the published loaders at lookback 96 and horizon 96 (PEMS: 12).
 WINDOWS = {
-    "ETTh1": (8449, 2785, 2785), "ETTh2": (8449, 2785, 2785), "ETTm1": (34369, 11425, 11425),
-    "ETTm2": (34369, 11425, 11425), "exchange_rate": (5120, 665, 1422), "weather": (36696, 5175, 10444),
-    "electricity": (18221, 2537, 5165), "traffic": (12089, 1661, 3413), "solar": (36601, 5161, 10417),
-    "PEMS03": (15618, 5135, 5135), "PEMS04": (10088, 3291, 3292), "PEMS07": (16827, 5538, 5538),
+    "ETTh1": (8449, 2785, 2785),
+    "ETTh2": (8449, 2785, 2785),
+    "ETTm1": (34369, 11425, 11425),
+    "ETTm2": (34369, 11425, 11425),
+    "exchange_rate": (5120, 665, 1422),
+    "weather": (36696, 5175, 10444),
+    "electricity": (18221, 2537, 5165),
+    "traffic": (12089, 1661, 3413),
+    "solar": (36601, 5161, 10417),
+    "PEMS03": (15618, 5135, 5135),
+    "PEMS04": (10088, 3291, 3292),
+    "PEMS07": (16827, 5538, 5538),
     "PEMS08": (10606, 3464, 3465),
 }
 

@@ -77,12 +77,15 @@ def test_short_rows_end_in_empty_cells(tmp_path: Path) -> None:
     assert (steps == np.timedelta64(7, "D")).all() and len(steps) == 4 + 13 - 1
 
 
-@pytest.mark.parametrize(("train", "test", "message"), [
-    (['"5",x'], [THIRTEEN], r"Weekly-train\.csv: line 2: could not convert string to float: 'x'"),
-    (['"5",,"6"'], [THIRTEEN], r"Weekly-train\.csv: line 2: could not convert"),
-    (['"5"'], ["1,2"], r"Weekly-test\.csv: series 'W0' has 1 values .* of 2, expected .* a test part of 13"),
-    ([","], [THIRTEEN], r"series 'W0' has 0 values"),
-])
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (['"5",x'], [THIRTEEN], r"Weekly-train\.csv: line 2: could not convert string to float: 'x'"),
+        (['"5",,"6"'], [THIRTEEN], r"Weekly-train\.csv: line 2: could not convert"),
+        (['"5"'], ["1,2"], r"Weekly-test\.csv: series 'W0' has 1 values .* of 2, expected .* a test part of 13"),
+        ([","], [THIRTEEN], r"series 'W0' has 0 values"),
+    ],
+)
 def test_broken_rows_are_named(train: list[str], test: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ForetideError, match=message):
         read_competition(catalog.find("M4"), small_m4(tmp_path, train, test), "weekly")
@@ -111,9 +114,16 @@ def test_a_group_must_be_named(data_folder: Path) -> None:
         read_competition(catalog.find("M1"), data_folder / JSON["M1"])
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"[1, 2]", b'{"a": 1}', b'{"a": {"period": ["MONTHLY"], "x": ["b"], "xx": []}}', b"\xff",
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[1, 2]",
+        b'{"a": 1}',
+        b'{"a": {"period": ["MONTHLY"], "x": ["b"], "xx": []}}',
+        b"\xff",
+    ],
+)
 def test_other_json_is_an_error(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m1_data.json"
     path.write_bytes(content)

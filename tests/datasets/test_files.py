@@ -67,13 +67,16 @@ def test_symbolic_link_is_followed(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
 
 
-@pytest.mark.parametrize(("name", "reason"), [
-    ("taken/file", "a part of the path is a file"),
-    ("folder", "a folder stands at this path"),
-    ("x" * 300, "the name is too long"),
-    ("/dev/full", "found a device or pipe"),
-    ("/proc/none/file", "the folder does not exist"),
-])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("taken/file", "a part of the path is a file"),
+        ("folder", "a folder stands at this path"),
+        ("x" * 300, "the name is too long"),
+        ("/dev/full", "found a device or pipe"),
+        ("/proc/none/file", "the folder does not exist"),
+    ],
+)
 def test_unwritable_target(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "taken").touch()
     (tmp_path / "folder").mkdir()
@@ -127,11 +130,15 @@ def test_device_without_space(tmp_path: Path) -> None:
     assert left_in(tmp_path) == set()
 
 
-@pytest.mark.parametrize("write", [
-    "temporary.write_bytes(bytes(200_000))",
-    "import numpy, polars; polars.DataFrame({'a': numpy.random.rand(50_000)}).write_parquet(temporary)",
-    "import torch, safetensors.torch as st; st.save_file({'a': torch.rand(50_000)}, temporary)",
-], ids=["python", "polars", "safetensors"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        "temporary.write_bytes(bytes(200_000))",
+        "import numpy, polars; polars.DataFrame({'a': numpy.random.rand(50_000)}).write_parquet(temporary)",
+        "import torch, safetensors.torch as st; st.save_file({'a': torch.rand(50_000)}, temporary)",
+    ],
+    ids=["python", "polars", "safetensors"],
+)
 def test_write_cut_short_by_the_system(tmp_path: Path, write: str) -> None:
     target = str(tmp_path / "a" / "b")
     code = f"from datasets.files import atomic_path\nwith atomic_path({target!r}) as temporary:\n    {write}"
@@ -139,8 +146,15 @@ def test_write_cut_short_by_the_system(tmp_path: Path, write: str) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, preexec_fn=limit, capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert "datasets.errors.ForetideError" in done.stderr and "outgrew the size" in done.stderr.splitlines()[-1]
     assert left_in(tmp_path) == set()
 

@@ -35,14 +35,25 @@ class Outer:
     speed: float = tunable(1e-3, low=1e-4, high=1e-1, log=True)
 
 
-FULL = {"count": 3, "name": "x", "flag": True, "where": "a/b", "parts": [1, 2], "units": {"OT": "°C"},
-        "inner": {"rate": 2, "kind": "b"}, "free": {"anything": [1, {"deep": None}]}, "width": 4, "speed": 0.01}
+FULL = {
+    "count": 3,
+    "name": "x",
+    "flag": True,
+    "where": "a/b",
+    "parts": [1, 2],
+    "units": {"OT": "°C"},
+    "inner": {"rate": 2, "kind": "b"},
+    "free": {"anything": [1, {"deep": None}]},
+    "width": 4,
+    "speed": 0.01,
+}
 
 
 def test_plain_values_make_the_dataclass() -> None:
     made = build(Outer, FULL, "run.yaml")
-    assert made == Outer(3, "x", True, Path("a/b"), [1, 2], {"OT": "°C"}, Inner(2.0, "b"),
-                         {"anything": [1, {"deep": None}]}, 4, 0.01)
+    assert made == Outer(
+        3, "x", True, Path("a/b"), [1, 2], {"OT": "°C"}, Inner(2.0, "b"), {"anything": [1, {"deep": None}]}, 4, 0.01
+    )
     assert isinstance(made.inner.rate, float)
     assert build(Outer, {"count": 1}, "run.yaml") == Outer(1)
     assert build(Outer, {"count": 1, "inner": Inner(3.0)}, "run.yaml").inner.rate == 3.0
@@ -55,24 +66,27 @@ def test_plain_is_the_inverse_of_build() -> None:
     assert plain(ScalingOptions()) == {"kind": "standard", "transform": "none", "lower": 0.0, "upper": 1.0}
 
 
-@pytest.mark.parametrize(("values", "words"), [
-    ({}, ["'count'", "missing"]),
-    ({"count": 1, "colour": 2}, ["'colour'"]),
-    ({"count": "many"}, ["count", "'many'"]),
-    ({"count": True}, ["count", "True"]),
-    ({"count": 1.5}, ["count", "1.5"]),
-    ({"count": None}, ["count", "None"]),
-    ({"count": 1, "flag": 1}, ["flag", "1"]),
-    ({"count": 1, "parts": "12"}, ["parts", "list"]),
-    ({"count": 1, "parts": [1, "2"]}, ["parts[1]", "'2'"]),
-    ({"count": 1, "units": {"OT": 3}}, ["units", "3"]),
-    ({"count": 1, "units": ["OT"]}, ["units", "['OT']"]),
-    ({"count": 1, "inner": {"kind": "c"}}, ["inner: kind", "'c'", "a, b"]),
-    ({"count": 1, "inner": {"rate": -1}}, ["inner.rate", "-1", "a positive number"]),
-    ({"count": 1, "inner": 5}, ["inner", "5", "mapping"]),
-    ({"count": 1, "inner": {"class_path": "os.system"}}, ["inner", "class_path"]),
-    ([1, 2], ["[1, 2]", "mapping"]),
-])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, ["'count'", "missing"]),
+        ({"count": 1, "colour": 2}, ["'colour'"]),
+        ({"count": "many"}, ["count", "'many'"]),
+        ({"count": True}, ["count", "True"]),
+        ({"count": 1.5}, ["count", "1.5"]),
+        ({"count": None}, ["count", "None"]),
+        ({"count": 1, "flag": 1}, ["flag", "1"]),
+        ({"count": 1, "parts": "12"}, ["parts", "list"]),
+        ({"count": 1, "parts": [1, "2"]}, ["parts[1]", "'2'"]),
+        ({"count": 1, "units": {"OT": 3}}, ["units", "3"]),
+        ({"count": 1, "units": ["OT"]}, ["units", "['OT']"]),
+        ({"count": 1, "inner": {"kind": "c"}}, ["inner: kind", "'c'", "a, b"]),
+        ({"count": 1, "inner": {"rate": -1}}, ["inner.rate", "-1", "a positive number"]),
+        ({"count": 1, "inner": 5}, ["inner", "5", "mapping"]),
+        ({"count": 1, "inner": {"class_path": "os.system"}}, ["inner", "class_path"]),
+        ([1, 2], ["[1, 2]", "mapping"]),
+    ],
+)
 def test_what_is_not_declared_is_refused_in_one_line(values: Any, words: list[str]) -> None:
     with pytest.raises(ForetideError) as caught:
         build(Outer, values, "run.yaml")

@@ -19,14 +19,16 @@ def table(**covariates: object) -> xr.Dataset:
     values = np.arange(16.0).reshape(8, 2)
     values[3, 0] = np.nan
     values[6:] = np.nan
-    return schema.series(values, STAMPS, ["a", "b"], units={"b": "kW"}, title="t", source="t.csv",
-                         **covariates)  # type: ignore[arg-type]
+    return schema.series(values, STAMPS, ["a", "b"], units={"b": "kW"}, title="t", source="t.csv", **covariates)  # type: ignore[arg-type]
 
 
 def frame(lengths: dict[str, int], start: str = "2024-01-30", **columns: list[float]) -> pl.DataFrame:
     first = datetime.fromisoformat(start)
-    rows = [{"unique_id": name, "ds": first + timedelta(days=row), "y": 10.0 * number + row}
-            for number, (name, length) in enumerate(lengths.items()) for row in range(length)]
+    rows = [
+        {"unique_id": name, "ds": first + timedelta(days=row), "y": 10.0 * number + row}
+        for number, (name, length) in enumerate(lengths.items())
+        for row in range(length)
+    ]
     made = pl.DataFrame(rows).with_columns(pl.col("ds").cast(pl.Datetime("us")))
     return made.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
 
@@ -58,8 +60,10 @@ def test_calendar_features_cover_the_future_rows() -> None:
 
 
 def test_covariates_keep_their_names_and_rows() -> None:
-    made = panel.from_series(table(past={"p": np.arange(8)}, future={"f": np.arange(8) * 2, "g": np.ones(8)},
-                                   static={"s": 4.0, "u": 5.0}), horizon=2)
+    made = panel.from_series(
+        table(past={"p": np.arange(8)}, future={"f": np.arange(8) * 2, "g": np.ones(8)}, static={"s": 4.0, "u": 5.0}),
+        horizon=2,
+    )
     assert made.past is not None and made.future is not None and made.static is not None
     assert (made.past_names, made.future_names, made.static_names) == (("p",), ("f", "g"), ("s", "u"))
     assert made.past[:, 0].tolist() == list(range(8)) and made.future[:, 0].tolist() == list(range(0, 16, 2))

@@ -78,8 +78,9 @@ def test_no_scaling_is_the_identity() -> None:
     torch.testing.assert_close(made.apply(wide(values())).value.double(), torch.from_numpy(values()))
 
 
-@pytest.mark.parametrize("options", [{}, {"kind": "none"}, {"transform": "log"},
-                                     {"transform": "logit", "lower": -1.0, "upper": 2000.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"kind": "none"}, {"transform": "log"}, {"transform": "logit", "lower": -1.0, "upper": 2000.0}]
+)
 def test_inverse_takes_everything_back(options: dict[str, object]) -> None:
     panel = wide(values())
     made = fit(panel, **options)
@@ -92,16 +93,19 @@ def test_inverse_takes_everything_back(options: dict[str, object]) -> None:
     torch.testing.assert_close(found[..., 2], back)
 
 
-@pytest.mark.parametrize(("options", "low", "high"), [
-    ({"transform": "log"}, 0.0, np.inf), ({"transform": "logit", "lower": 0.0, "upper": 800.0}, 0.0, 800.0)])
+@pytest.mark.parametrize(
+    ("options", "low", "high"),
+    [({"transform": "log"}, 0.0, np.inf), ({"transform": "logit", "lower": 0.0, "upper": 800.0}, 0.0, 800.0)],
+)
 def test_bounds_hold_however_far_a_forecast_goes(options: dict[str, object], low: float, high: float) -> None:
     made = fit(wide(values()), **options)
     found = made.inverse(torch.linspace(-50, 50, 40).reshape(1, 20, 2), torch.tensor([0]))
     assert (found >= low).all() and (found <= high).all()
 
 
-@pytest.mark.parametrize(("options", "bad"), [
-    ({"transform": "log"}, -0.5), ({"transform": "logit", "upper": 900.0}, 901.0)])
+@pytest.mark.parametrize(
+    ("options", "bad"), [({"transform": "log"}, -0.5), ({"transform": "logit", "upper": 900.0}, 901.0)]
+)
 def test_a_value_outside_the_bounds_is_named_with_its_row(options: dict[str, object], bad: float) -> None:
     numbers = values()
     numbers[11, 1] = bad
@@ -133,8 +137,16 @@ def test_covariates_are_scaled_by_their_training_rows() -> None:
 @pytest.fixture
 def long_panel() -> Callable[..., Panel]:
     def make(**series: list[float]) -> Panel:
-        frames = [pl.DataFrame({"unique_id": name, "y": y, "ds": pl.datetime_range(
-            pl.datetime(2024, 1, 1), pl.datetime(2024, 1, len(y)), "1d", eager=True)}) for name, y in series.items()]
+        frames = [
+            pl.DataFrame(
+                {
+                    "unique_id": name,
+                    "y": y,
+                    "ds": pl.datetime_range(pl.datetime(2024, 1, 1), pl.datetime(2024, 1, len(y)), "1d", eager=True),
+                }
+            )
+            for name, y in series.items()
+        ]
         return panels.from_long(LongSeries(pl.concat(frames), "D"))
 
     return make

@@ -24,11 +24,13 @@ def test_shares_are_those_of_the_published_loaders(rows: int) -> None:
     # Dataset_Solar of iTransformer: border2s = [num_train, num_train + num_vali, len]
     validation = int(rows * 0.1)
     assert Ratio(0.7, 0.1, 0.2, rounding="parts").borders(rows) == Borders(
-        (0, train), (train, train + validation), (rows - test, rows))
+        (0, train), (train, train + validation), (rows - test, rows)
+    )
     # Dataset_PEMS: data[:int(0.6 n)], data[int(0.6 n):int((0.6 + 0.2) n)], data[int((0.6 + 0.2) n):]
     first, second = int(0.6 * rows), int((0.6 + 0.2) * rows)
     assert Ratio(0.6, 0.2, 0.2, overlap=False, rounding="edges").borders(rows) == Borders(
-        (0, first), (first, second), (second, rows), overlap=False)
+        (0, first), (first, second), (second, rows), overlap=False
+    )
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.1, 0.1), (0.0, 0.5, 0.5), (0.9, 0.1, 0.0), (1.2, -0.4, 0.2)])
@@ -52,11 +54,15 @@ def test_dates_begin_their_part() -> None:
     assert by_dates(stamps, "2024-02-01", "2024-03-01").test == (60, 100)
 
 
-@pytest.mark.parametrize(("validation", "test", "words"), [
-    ("2024-02-31", "2024-03-01", "validation date '2024-02-31' cannot be read"),
-    ("2024-03-01", "2024-02-01", "leave a part empty"),
-    ("2023-01-01", "2024-02-01", "leave a part empty"),
-    ("2024-02-01", "2030-01-01", "leave a part empty")])
+@pytest.mark.parametrize(
+    ("validation", "test", "words"),
+    [
+        ("2024-02-31", "2024-03-01", "validation date '2024-02-31' cannot be read"),
+        ("2024-03-01", "2024-02-01", "leave a part empty"),
+        ("2023-01-01", "2024-02-01", "leave a part empty"),
+        ("2024-02-01", "2030-01-01", "leave a part empty"),
+    ],
+)
 def test_dates_that_make_no_split_are_refused(validation: str, test: str, words: str) -> None:
     stamps = np.datetime64("2024-01-01") + np.arange(100) * np.timedelta64(1, "D")
     with pytest.raises(ForetideError, match=words):
@@ -64,8 +70,9 @@ def test_dates_that_make_no_split_are_refused(validation: str, test: str, words:
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=8), st.integers(1, 30), st.integers(1, 3), st.integers(1, 3))
-def test_a_panel_gives_the_last_horizons_of_each_series(lengths: list[int], horizon: int, validation: int,
-                                                        test: int) -> None:
+def test_a_panel_gives_the_last_horizons_of_each_series(
+    lengths: list[int], horizon: int, validation: int, test: int
+) -> None:
     for length, made in zip(lengths, panel_borders(lengths, horizon, validation, test), strict=True):
         assert made.train[0] == 0 and made.train[1] == made.validation[0] and made.validation[1] == made.test[0]
         assert made.test[1] == length

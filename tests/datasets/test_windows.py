@@ -20,8 +20,9 @@ from datasets.windows import Windows, forecast_windows, part_windows
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
-def one(rows: int, variates: int = 2, *, holes: Sequence[tuple[int, int]] = (), horizon: int = 0,
-        **covariates: object) -> Panel:
+def one(
+    rows: int, variates: int = 2, *, holes: Sequence[tuple[int, int]] = (), horizon: int = 0, **covariates: object
+) -> Panel:
     """A panel of one series, whose value in row r of variate c is 100 r + c."""
     values = 100.0 * np.arange(rows)[:, None] + np.arange(variates)
     for row, variate in holes:
@@ -33,9 +34,18 @@ def one(rows: int, variates: int = 2, *, holes: Sequence[tuple[int, int]] = (), 
 
 def many(*lengths: int) -> Panel:
     """A panel whose series s has the value 1000 s + r in its row r."""
-    frames = [pl.DataFrame({"unique_id": f"s{s}", "ds": pl.datetime_range(
-        pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 1) + pl.duration(days=n - 1), "1d", eager=True),
-        "y": [1000.0 * s + r for r in range(n)]}) for s, n in enumerate(lengths)]
+    frames = [
+        pl.DataFrame(
+            {
+                "unique_id": f"s{s}",
+                "ds": pl.datetime_range(
+                    pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 1) + pl.duration(days=n - 1), "1d", eager=True
+                ),
+                "y": [1000.0 * s + r for r in range(n)],
+            }
+        )
+        for s, n in enumerate(lengths)
+    ]
     return panels.from_long(LongSeries(pl.concat(frames), "D"), calendar_frequency="D")
 
 
@@ -60,7 +70,7 @@ def test_every_window_is_the_plain_slice() -> None:
         assert torch.equal(batch.future_calendar[number], panel.calendar[ahead])
         assert batch.past_covariates is not None and batch.future_covariates is not None and batch.static is not None
         assert batch.past_covariates[number, :, 0].tolist() == past["p"][seen].tolist()
-        assert batch.future_covariates[number, :, 0].tolist() == future["f"][origin - 7:origin + 4].tolist()
+        assert batch.future_covariates[number, :, 0].tolist() == future["f"][origin - 7 : origin + 4].tolist()
         assert batch.static[number].tolist() == [5.0]
 
 
@@ -75,7 +85,10 @@ def test_series_come_one_after_another_and_empty_ranges_hold_nothing() -> None:
     windows = Windows(panel, 6, 2, [(6, 20), (9, 3), (10, 13), (6, 7)])
     series, origin = windows.locate(everything(windows))
     assert list(zip(series.tolist(), origin.tolist(), strict=True)) == [
-        *[(0, o) for o in range(6, 20)], *[(2, o) for o in range(10, 13)], (3, 6)]
+        *[(0, o) for o in range(6, 20)],
+        *[(2, o) for o in range(10, 13)],
+        (3, 6),
+    ]
     batch = windows.batch(everything(windows))
     assert torch.equal(batch.past[:, :, 0], 1000.0 * series[:, None] + origin[:, None] + torch.arange(-6, 0))
     assert batch.future is not None
@@ -102,9 +115,15 @@ def test_counts_are_those_of_the_published_ett_loader(lookback: int, horizon: in
         assert tuple(counts.values()) == (8449, 2785, 2785)
 
 
-@pytest.mark.parametrize("borders", [
-    Ratio().borders(203), Ratio(0.6, 0.2, 0.2, overlap=False, rounding="edges").borders(203),
-    Ratio(rounding="parts").borders(203), Split(100, 40, 40).borders(203)])
+@pytest.mark.parametrize(
+    "borders",
+    [
+        Ratio().borders(203),
+        Ratio(0.6, 0.2, 0.2, overlap=False, rounding="edges").borders(203),
+        Ratio(rounding="parts").borders(203),
+        Split(100, 40, 40).borders(203),
+    ],
+)
 def test_no_window_of_a_part_is_dropped_and_none_leaves_it(borders: Borders) -> None:
     panel, lookback, horizon = one(203, 1), 13, 5
     for part in PARTS:

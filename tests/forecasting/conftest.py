@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 720
 TINY: dict[str, Any] = {
-    "model": "itransformer", "lookback": 36, "horizon": 12,
+    "model": "itransformer",
+    "lookback": 36,
+    "horizon": 12,
     "architecture": {"layers": 1, "d_model": 16, "d_ff": 16, "heads": 2, "dropout": 0.1},
     "training": {"max_epochs": 3, "learning_rate": 3e-3, "batch_size": 32, "accelerator": "cpu"},
 }
@@ -38,10 +40,12 @@ def write_csv() -> Callable[..., Path]:
 
     def write(path: Path, values: np.ndarray, start: str = "2024-01-01T00", **columns: np.ndarray) -> Path:
         stamps = np.datetime64(start, "s") + np.arange(len(values)) * np.timedelta64(1, "h")
-        names = [*"abcdefgh"[:values.shape[1]], *columns]
+        names = [*"abcdefgh"[: values.shape[1]], *columns]
         table = np.column_stack([values, *columns.values()])
-        lines = [f"{stamp},{','.join('' if np.isnan(x) else f'{x:.6f}' for x in row)}"
-                 for stamp, row in zip(np.char.replace(stamps.astype(str), "T", " "), table, strict=True)]
+        lines = [
+            f"{stamp},{','.join('' if np.isnan(x) else f'{x:.6f}' for x in row)}"
+            for stamp, row in zip(np.char.replace(stamps.astype(str), "T", " "), table, strict=True)
+        ]
         path.write_text("\n".join([f"date,{','.join(names)}", *lines]) + "\n", encoding="utf-8")
         return path
 
@@ -88,7 +92,14 @@ def python() -> Callable[..., subprocess.Popen[str]]:
 
     def start(*arguments: object) -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        return subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, text=True,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     return start

@@ -38,12 +38,16 @@ ROOT = Path(__file__).parents[2]
 def example(run_id: str = "0123456789ab") -> Artifact:
     return Artifact(
         config={"data": "ETTh1", "model": "itransformer", "training": {"seed": 2023}},
-        weights={"model.layer.weight": torch.randn(7, 5), "model.layer.bias": torch.randn(7).to(torch.bfloat16),
-                 "calibration.quantiles": torch.randn(4, 7, 21, dtype=torch.float64)},
+        weights={
+            "model.layer.weight": torch.randn(7, 5),
+            "model.layer.bias": torch.randn(7).to(torch.bfloat16),
+            "calibration.quantiles": torch.randn(4, 7, 21, dtype=torch.float64),
+        },
         scaling={"mean": [0.1 + 0.2, 1e-300], "scale": [1.0, 2.0]},
         schema={"variates": ["OT", "Größe"], "frequency": "h", "lookback": 96, "horizon": 4, "code_version": "0.1"},
         metrics={"scores": {"itransformer": {"mse": 0.386, "mase": float("nan")}}},
-        run={"run_id": run_id, "seed": 2023, "command": "foretide train"})
+        run={"run_id": run_id, "seed": 2023, "command": "foretide train"},
+    )
 
 
 @pytest.fixture
@@ -69,8 +73,9 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
 def test_folder_holds_plain_parts_alone_and_their_checksums(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {*PARTS, SUMS}
     assert [path.name for path in folder.parent.iterdir()] == ["artifact"]
-    done = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=folder, capture_output=True, text=True,
-                          check=True)
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", SUMS], cwd=folder, capture_output=True, text=True, check=True
+    )
     assert done.stdout.count(": OK") == len(PARTS) and done.stderr == ""
 
 
@@ -95,12 +100,15 @@ def test_password_of_a_database_is_not_stored(tmp_path: Path) -> None:
     assert load(stored).config == {"data": "postgresql+psycopg://anna:***@host:5432/base"}
 
 
-@pytest.mark.parametrize(("part", "words"), [
-    ({"scaling": {"mean": [float("nan")]}}, "scaling.json: mean: found nan, expected a finite number"),
-    ({"config": {"model": torch.nn.Linear}}, "config.yaml: model: found a type, expected a number, text"),
-    ({"run": {"run_id": "../up"}}, "run.json: run_id: found '../up', expected 4 to 64 letters"),
-    ({"schema": {"variates": ["a"]}}, "schema.json: frequency: found None, expected a str"),
-])
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"scaling": {"mean": [float("nan")]}}, "scaling.json: mean: found nan, expected a finite number"),
+        ({"config": {"model": torch.nn.Linear}}, "config.yaml: model: found a type, expected a number, text"),
+        ({"run": {"run_id": "../up"}}, "run.json: run_id: found '../up', expected 4 to 64 letters"),
+        ({"schema": {"variates": ["a"]}}, "schema.json: frequency: found None, expected a str"),
+    ],
+)
 def test_what_cannot_be_stored_is_refused(tmp_path: Path, part: dict, words: str) -> None:
     with pytest.raises(ForetideError, match=words):
         write(tmp_path / "a", replace(example(), **part))
@@ -130,11 +138,15 @@ def test_missing_part_is_named(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize(("damage", "words"), [
-    (cut, r"is truncated: found \d+ bytes, expected \d+"),
-    (lambda path: path.write_bytes(path.read_bytes() + b" "), r"was altered: found \d+ bytes, expected \d+"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"!"), "was altered: its content does not match"),
-], ids=["cut", "longer", "changed"])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut, r"is truncated: found \d+ bytes, expected \d+"),
+        (lambda path: path.write_bytes(path.read_bytes() + b" "), r"was altered: found \d+ bytes, expected \d+"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"!"), "was altered: its content does not match"),
+    ],
+    ids=["cut", "longer", "changed"],
+)
 def test_damaged_part_is_named(folder: Path, name: str, damage: Callable[[Path], None], words: str) -> None:
     damage(folder / name)
     with pytest.raises(ForetideError, match=f"{name}: {words}") as caught:
@@ -142,22 +154,32 @@ def test_damaged_part_is_named(folder: Path, name: str, damage: Callable[[Path],
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "content", "words"), [
-    (METRICS, b'{"scores": ', "is not readable as JSON"),
-    (SCALING, b"\xff\xfe", "is not readable as JSON"),
-    (SCALING, b"[1, 2]", "found a list, expected a mapping"),
-    (SCHEMA, b'{"format": 1, "variates": ["a"], "frequency": "h", "lookback": 96}', "horizon: found None, expected"),
-    (SCHEMA, b'{"format": 2, "variates": [], "frequency": "h", "lookback": 9, "horizon": 4, "code_version": "9.1"}',
-     r"format: found 2 \(written by version 9.1\), expected at most 1; update Foretide"),
-    (RUN, b"{}", "run_id: found None, expected a str"),
-    (CONFIG, b"a: [1", "is not readable as plain YAML"),
-    (CONFIG, b"a: !!python/object/apply:os.system [touch hacked]", "is not readable as plain YAML"),
-    (WEIGHTS, b"", "is not readable as safetensors"),
-    (WEIGHTS, bytes(7), "is not readable as safetensors"),
-    (WEIGHTS, b"\xff" * 64, "is not readable as safetensors"),
-    (WEIGHTS, (2).to_bytes(8, "little") + b"}{", "is not readable as safetensors"),
-    (WEIGHTS, (200).to_bytes(8, "little") + b'{"a":', "is not readable as safetensors"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (METRICS, b'{"scores": ', "is not readable as JSON"),
+        (SCALING, b"\xff\xfe", "is not readable as JSON"),
+        (SCALING, b"[1, 2]", "found a list, expected a mapping"),
+        (
+            SCHEMA,
+            b'{"format": 1, "variates": ["a"], "frequency": "h", "lookback": 96}',
+            "horizon: found None, expected",
+        ),
+        (
+            SCHEMA,
+            b'{"format": 2, "variates": [], "frequency": "h", "lookback": 9, "horizon": 4, "code_version": "9.1"}',
+            r"format: found 2 \(written by version 9.1\), expected at most 1; update Foretide",
+        ),
+        (RUN, b"{}", "run_id: found None, expected a str"),
+        (CONFIG, b"a: [1", "is not readable as plain YAML"),
+        (CONFIG, b"a: !!python/object/apply:os.system [touch hacked]", "is not readable as plain YAML"),
+        (WEIGHTS, b"", "is not readable as safetensors"),
+        (WEIGHTS, bytes(7), "is not readable as safetensors"),
+        (WEIGHTS, b"\xff" * 64, "is not readable as safetensors"),
+        (WEIGHTS, (2).to_bytes(8, "little") + b"}{", "is not readable as safetensors"),
+        (WEIGHTS, (200).to_bytes(8, "little") + b'{"a":', "is not readable as safetensors"),
+    ],
+)
 def test_broken_part_with_a_right_checksum(folder: Path, name: str, content: bytes, words: str) -> None:
     (folder / name).write_bytes(content)
     write_sums(folder, PARTS)
@@ -166,12 +188,16 @@ def test_broken_part_with_a_right_checksum(folder: Path, name: str, content: byt
     assert "\n" not in str(caught.value) and not Path("hacked").exists()
 
 
-@pytest.mark.parametrize("save", [
-    torch.save,
-    lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
-    lambda content, path: path.write_bytes(pickle.dumps(content, protocol=4)),
-    lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
-], ids=["torch", "torch-legacy", "pickle4", "pickle2"])
+@pytest.mark.parametrize(
+    "save",
+    [
+        torch.save,
+        lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
+        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=4)),
+        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+    ],
+    ids=["torch", "torch-legacy", "pickle4", "pickle2"],
+)
 @pytest.mark.parametrize("checksum", [True, False])
 def test_pickle_in_place_of_weights(folder: Path, save: Callable[[object, Path], None], checksum: bool) -> None:
     save({"weight": [1.0]}, folder / WEIGHTS)
@@ -190,12 +216,15 @@ def test_header_that_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
     assert load(stored).weights.keys() == {name}
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("nonsense\n", "row 1: found 'nonsense'"),
-    (f"{'0' * 64}  ../../etc/passwd\n", "row 1: found"),
-    (f"{'0' * 64}  config.yaml\n", r"config.yaml: was altered"),
-    ("", "does not list config.yaml"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense\n", "row 1: found 'nonsense'"),
+        (f"{'0' * 64}  ../../etc/passwd\n", "row 1: found"),
+        (f"{'0' * 64}  config.yaml\n", r"config.yaml: was altered"),
+        ("", "does not list config.yaml"),
+    ],
+)
 def test_list_of_checksums_that_does_not_fit(folder: Path, text: str, words: str) -> None:
     (folder / SUMS).write_text(text)
     with pytest.raises(ForetideError, match=words):
@@ -218,30 +247,40 @@ def test_without_weights_they_are_not_hashed_but_still_looked_at(folder: Path) -
 
 
 def test_description_needs_no_torch(folder: Path) -> None:
-    code = ("import sys, forecasting.artifact as a; a.load(sys.argv[1], weights=False)\n"
-            "sys.exit('torch' in sys.modules)")
+    code = "import sys, forecasting.artifact as a; a.load(sys.argv[1], weights=False)\nsys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, check=True)
 
 
 def test_weights_are_equal_in_a_fresh_process(folder: Path) -> None:
-    code = ("import sys, json, forecasting.artifact as a; weights = a.load(sys.argv[1]).weights\n"
-            "print(json.dumps({name: tensor.double().flatten().tolist() for name, tensor in weights.items()}))")
+    code = (
+        "import sys, json, forecasting.artifact as a; weights = a.load(sys.argv[1]).weights\n"
+        "print(json.dumps({name: tensor.double().flatten().tolist() for name, tensor in weights.items()}))"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     here = {name: tensor.double().flatten().tolist() for name, tensor in load(folder).weights.items()}
     assert json.loads(done.stdout) == here
 
 
 def test_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:
-    code = ("import sys, torch; from forecasting.artifact import *; sys.path.insert(0, 'tests/forecasting')\n"
-            "from test_artifact import example; import dataclasses\n"
-            "big = dataclasses.replace(example(), weights={'model.a': torch.rand(100_000)})\n"
-            f"write({str(tmp_path / 'new' / 'artifact')!r}, big)")
+    code = (
+        "import sys, torch; from forecasting.artifact import *; sys.path.insert(0, 'tests/forecasting')\n"
+        "from test_artifact import example; import dataclasses\n"
+        "big = dataclasses.replace(example(), weights={'model.a': torch.rand(100_000)})\n"
+        f"write({str(tmp_path / 'new' / 'artifact')!r}, big)"
+    )
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, preexec_fn=limit, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
     last = done.stderr.splitlines()[-1]
     assert last.startswith("datasets.errors.ForetideError: ") and "outgrew the size" in last
     assert list(tmp_path.iterdir()) == []

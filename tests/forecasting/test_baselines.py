@@ -11,8 +11,10 @@ import torch
 from datasets.errors import ForetideError
 from forecasting.baselines import classical, drift, seasonal_naive
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(),
-                                                                reason="hardware: a CUDA device"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: a CUDA device")),
+]
 NAN = torch.nan
 
 
@@ -75,10 +77,13 @@ def test_baselines_agree_with_statsforecast(require: Callable[[str], ModuleType]
     models = require("statsforecast.models")
     series = np.random.default_rng(0).standard_normal(50)
     past = torch.from_numpy(series)[None, :, None]
-    np.testing.assert_allclose(seasonal_naive(past, 20, 7)[0, :, 0].numpy(),
-                               models.SeasonalNaive(season_length=7).forecast(y=series, h=20)["mean"])
-    np.testing.assert_allclose(drift(past, 20)[0, :, 0].numpy(),
-                               models.RandomWalkWithDrift().forecast(y=series, h=20)["mean"])
+    np.testing.assert_allclose(
+        seasonal_naive(past, 20, 7)[0, :, 0].numpy(),
+        models.SeasonalNaive(season_length=7).forecast(y=series, h=20)["mean"],
+    )
+    np.testing.assert_allclose(
+        drift(past, 20)[0, :, 0].numpy(), models.RandomWalkWithDrift().forecast(y=series, h=20)["mean"]
+    )
 
 
 @pytest.mark.parametrize("name", ["auto_ets", "theta"])

@@ -49,7 +49,8 @@ def test_interval_moves_and_stretches_with_the_differences() -> None:
     differences = np.random.default_rng(3).standard_normal(101)
     first, second = block_bootstrap(differences, 7), block_bootstrap(5 * differences - 2, 7)
     assert (second.mean, second.lower, second.upper) == pytest.approx(
-        tuple(5 * value - 2 for value in (first.mean, first.lower, first.upper)))
+        tuple(5 * value - 2 for value in (first.mean, first.lower, first.upper))
+    )
 
 
 def test_a_higher_level_gives_a_wider_interval() -> None:
@@ -81,14 +82,17 @@ def test_equal_differences_have_no_spread() -> None:
     assert (found.lower, found.upper) == pytest.approx((0.3, 0.3))
 
 
-@pytest.mark.parametrize(("differences", "options", "message"), [
-    ([1.0, np.nan, np.inf, 2.0], {"block": 1}, "found nan at origin 1, 2 such values"),
-    ([1.0, 2.0, 3.0, 4.0], {"block": 3}, "found blocks of 3 for 4 origins, expected 1 to half"),
-    ([1.0, 2.0, 3.0, 4.0], {"block": 0}, "found blocks of 0"),
-    ([1.0, 2.0], {"block": 1, "level": 1.0}, "found 2000 resamples at level 1.0"),
-    ([[1.0, 2.0]], {"block": 1}, "found differences of shape"),
-    ([], {"block": 1}, "found blocks of 1 for 0 origins"),
-])
+@pytest.mark.parametrize(
+    ("differences", "options", "message"),
+    [
+        ([1.0, np.nan, np.inf, 2.0], {"block": 1}, "found nan at origin 1, 2 such values"),
+        ([1.0, 2.0, 3.0, 4.0], {"block": 3}, "found blocks of 3 for 4 origins, expected 1 to half"),
+        ([1.0, 2.0, 3.0, 4.0], {"block": 0}, "found blocks of 0"),
+        ([1.0, 2.0], {"block": 1, "level": 1.0}, "found 2000 resamples at level 1.0"),
+        ([[1.0, 2.0]], {"block": 1}, "found differences of shape"),
+        ([], {"block": 1}, "found blocks of 1 for 0 origins"),
+    ],
+)
 def test_what_is_refused(differences: list[float], options: dict[str, float], message: str) -> None:
     with pytest.raises(ForetideError, match=message) as caught:
         block_bootstrap(differences, **options)  # type: ignore[arg-type]

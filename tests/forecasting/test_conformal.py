@@ -16,8 +16,10 @@ from forecasting.baselines import seasonal_naive
 from forecasting.conformal import LEVELS, AdaptiveQuantiles, band, residual_quantiles, sample_paths, trajectories
 from forecasting.metrics import coverage, masked_mean
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(),
-                                                                reason="hardware: a CUDA device"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: a CUDA device")),
+]
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -43,15 +45,19 @@ def test_levels_are_symmetric_and_hold_the_ends_of_the_bands() -> None:
     assert {0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975} <= set(LEVELS)
 
 
-@pytest.mark.parametrize(("count", "ranks"), [
-    (39, {0.025: 1, 0.1: 4, 0.25: 10, 0.5: 20, 0.75: 30, 0.9: 36, 0.975: 39}),
-    (99, {0.025: 2, 0.1: 10, 0.25: 25, 0.5: 50, 0.75: 75, 0.9: 90, 0.975: 98}),
-    (4, {0.025: 1, 0.1: 1, 0.25: 1, 0.5: 2.5, 0.75: 4, 0.9: 4, 0.975: 4}),
-    (1, {0.025: 1, 0.5: 1, 0.975: 1}),
-])
+@pytest.mark.parametrize(
+    ("count", "ranks"),
+    [
+        (39, {0.025: 1, 0.1: 4, 0.25: 10, 0.5: 20, 0.75: 30, 0.9: 36, 0.975: 39}),
+        (99, {0.025: 2, 0.1: 10, 0.25: 25, 0.5: 50, 0.75: 75, 0.9: 90, 0.975: 98}),
+        (4, {0.025: 1, 0.1: 1, 0.25: 1, 0.5: 2.5, 0.75: 4, 0.9: 4, 0.975: 4}),
+        (1, {0.025: 1, 0.5: 1, 0.975: 1}),
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_quantiles_are_the_ranks_with_the_correction_for_finite_samples(count: int, ranks: dict[float, float],
-                                                                        dtype: torch.dtype) -> None:
+def test_quantiles_are_the_ranks_with_the_correction_for_finite_samples(
+    count: int, ranks: dict[float, float], dtype: torch.dtype
+) -> None:
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(1)).to(dtype) + 1
     found = residual_quantiles(shuffled[:, None, None], levels=tuple(ranks))
     assert found[0, 0].tolist() == list(ranks.values())
@@ -94,7 +100,7 @@ def test_adaptive_quantiles_keep_coverage_on_a_drifting_series_where_fixed_ones_
     windows, horizon = 6000, 8
     growth = torch.linspace(0, 1, windows)[:, None, None]
     residuals = noise(windows, horizon, 3) * (1 + 2 * growth) + 2 * growth
-    calibration, later = residuals[:600], residuals[600 + horizon:]
+    calibration, later = residuals[:600], residuals[600 + horizon :]
     fixed = residual_quantiles(calibration)
     adaptive = AdaptiveQuantiles.from_residuals(calibration, learning_rate=0.01).track(later)
     for nominal in (0.5, 0.8, 0.95):
@@ -150,7 +156,7 @@ def test_a_stream_issues_the_same_in_batches_of_any_size(stride: int) -> None:
         stream, made = parts.stream(stride), []
         for first in range(0, 40, size):
             upcoming = stream.next()
-            made.append(stream.issue(residuals[first:first + size], mask[first:first + size]))
+            made.append(stream.issue(residuals[first : first + size], mask[first : first + size]))
             assert torch.equal(made[-1][0], upcoming)
         assert torch.equal(torch.cat(made), issued)
         assert torch.equal(parts.quantiles, whole.quantiles)
@@ -191,9 +197,14 @@ def test_selected_variates_are_tracked_in_the_whole() -> None:
 def test_masked_errors_teach_nothing() -> None:
     residuals, mask = noise(30, 4, 2), noise(30, 4, 2, seed=1) > 0
     start = AdaptiveQuantiles.from_residuals(noise(50, 4, 2, seed=2), learning_rate=0.02)
-    made = [AdaptiveQuantiles.from_state(start.state()).track(values, given)
-            for values, given in [(residuals, mask), (residuals.masked_fill(~mask, 1e9), mask),
-                                  (residuals.masked_fill(~mask, torch.nan), None)]]
+    made = [
+        AdaptiveQuantiles.from_state(start.state()).track(values, given)
+        for values, given in [
+            (residuals, mask),
+            (residuals.masked_fill(~mask, 1e9), mask),
+            (residuals.masked_fill(~mask, torch.nan), None),
+        ]
+    ]
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
     untaught = AdaptiveQuantiles.from_state(start.state()).track(residuals, torch.zeros_like(mask))
     assert torch.equal(untaught[-1], start.quantiles)
@@ -294,7 +305,7 @@ def test_bands_of_seasonal_naive_on_real_data_come_close_to_nominal_where_fixed_
     values = (values - values[:8640].mean(dim=0)) / values[:8640].std(dim=0)
 
     def residuals(first: int, end: int) -> Tensor:
-        windows = values[first - 96:end].unfold(0, 192, 1).transpose(1, 2)
+        windows = values[first - 96 : end].unfold(0, 192, 1).transpose(1, 2)
         return windows[:, 96:] - seasonal_naive(windows[:, :96], 96, 24)
 
     validation, test = residuals(8640, 11520), residuals(11520, 14400)

@@ -33,8 +33,9 @@ def prepared(config: Callable[..., Any]) -> Prepared:
     return prepare(config())
 
 
-def train(chosen: RunConfig, prepared: Prepared, folder: Path, model: Forecaster | None = None,
-          **options: Any) -> tuple[Forecaster, Fit]:
+def train(
+    chosen: RunConfig, prepared: Prepared, folder: Path, model: Forecaster | None = None, **options: Any
+) -> tuple[Forecaster, Fit]:
     made = model or build_model(chosen, prepared)
     return made, fit(made, prepared.windows, chosen.training, folder, visible=False, **options)
 
@@ -90,8 +91,9 @@ def test_a_finished_training_is_not_repeated(config: Callable[..., Any], prepare
     assert repeated == fitted and same(again.state_dict(), model.state_dict())
 
 
-def test_a_rate_is_kept_for_two_epochs_and_halved_after(config: Callable[..., Any], prepared: Prepared,
-                                                        tmp_path: Path) -> None:
+def test_a_rate_is_kept_for_two_epochs_and_halved_after(
+    config: Callable[..., Any], prepared: Prepared, tmp_path: Path
+) -> None:
     _, fitted = train(config(training={"max_epochs": 4, "learning_rate": 0.008, "patience": 0}), prepared, tmp_path)
     assert [row["learning_rate"] for row in fitted.epochs] == pytest.approx([0.008, 0.008, 0.004, 0.002])
     cosine = TrainingOptions(schedule="cosine", max_epochs=4)
@@ -144,8 +146,9 @@ def test_deterministic_mode_holds_in_training(config: Callable[..., Any], prepar
         assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_a_share_of_the_variates_is_trained_and_all_are_forecast(config: Callable[..., Any], prepared: Prepared,
-                                                                 tmp_path: Path) -> None:
+def test_a_share_of_the_variates_is_trained_and_all_are_forecast(
+    config: Callable[..., Any], prepared: Prepared, tmp_path: Path
+) -> None:
     chosen = config(training={"variate_fraction": 0.6})
     model: Any = build_model(chosen, prepared)
     seen: list[tuple[bool, Tensor]] = []
@@ -167,8 +170,9 @@ def test_training_ends_after_so_many_steps(config: Callable[..., Any], prepared:
     assert all(np.isfinite(row["train_loss"]) for row in fitted.epochs) and not fitted.stopped_early
 
 
-def test_a_loss_that_is_not_finite_stops_with_one_line(config: Callable[..., Any], prepared: Prepared,
-                                                       tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_one_line(
+    config: Callable[..., Any], prepared: Prepared, tmp_path: Path
+) -> None:
     model: Any = build_model(config(), prepared)
     torch.nn.init.constant_(model.project.bias, torch.nan)
     words = r"the loss is not finite in epoch 1, batch 1 \(first window: series 0, row"
@@ -183,8 +187,9 @@ def test_models_without_weights_are_not_trained(config: Callable[..., Any], prep
     assert fitted == Fit([], 0, False) and not list(tmp_path.iterdir())
 
 
-def test_masked_targets_do_not_train(config: Callable[..., Any], tmp_path: Path, daily: Callable[..., np.ndarray],
-                                     write_csv: Callable[..., Path]) -> None:
+def test_masked_targets_do_not_train(
+    config: Callable[..., Any], tmp_path: Path, daily: Callable[..., np.ndarray], write_csv: Callable[..., Path]
+) -> None:
     values = daily()
     values[np.random.default_rng(1).random(values.shape) < 0.1] = np.nan
     chosen = config(data=str(write_csv(tmp_path / "holes.csv", values)), quality={"policy": "mask"})
@@ -239,10 +244,12 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> Path
     raise AssertionError(f"no {pattern}: {process.communicate()[0]}")
 
 
-def test_a_killed_training_continues_to_the_same_weights(config: Callable[..., Any], python: Start,
-                                                         tmp_path: Path) -> None:
-    chosen = config(training={"max_epochs": 10, "batch_size": 8, "patience": 0, "gradient_clip": 1.0},
-                    baselines=["seasonal_naive"])
+def test_a_killed_training_continues_to_the_same_weights(
+    config: Callable[..., Any], python: Start, tmp_path: Path
+) -> None:
+    chosen = config(
+        training={"max_epochs": 10, "batch_size": 8, "patience": 0, "gradient_clip": 1.0}, baselines=["seasonal_naive"]
+    )
     command = ("-m", "forecasting", written(chosen, tmp_path), tmp_path / "broken")
     killed = python(*command)
     checkpoint = wait_for(".broken.work/*/itransformer/last.ckpt", tmp_path, killed)
@@ -263,18 +270,28 @@ def test_a_killed_training_continues_to_the_same_weights(config: Callable[..., A
 
     found = artifact.load(tmp_path / "broken")
     assert unbroken is not None and same(found.weights, artifact.load(tmp_path / "unbroken").weights)
-    history = [[{k: v for k, v in row.items() if k != "seconds"} for row in made.metrics["training"]["epochs"]]
-               for made in (found, unbroken.artifact)]
+    history = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in made.metrics["training"]["epochs"]]
+        for made in (found, unbroken.artifact)
+    ]
     assert history[0] == history[1] and found.metrics["scores"] == unbroken.artifact.metrics["scores"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "run.yaml", "unbroken"]
 
 
-def test_two_processes_take_the_steps_of_one(config: Callable[..., Any], python: Start, tmp_path: Path,
-                                             daily: Callable[..., np.ndarray], write_csv: Callable[..., Path]) -> None:
+def test_two_processes_take_the_steps_of_one(
+    config: Callable[..., Any],
+    python: Start,
+    tmp_path: Path,
+    daily: Callable[..., np.ndarray],
+    write_csv: Callable[..., Path],
+) -> None:
     values = daily()
     values[np.random.default_rng(1).random(values.shape) < 0.05] = np.nan
-    options = {"data": str(write_csv(tmp_path / "holes.csv", values)), "quality": {"policy": "mask"},
-               "architecture": {"layers": 1, "d_model": 16, "d_ff": 16, "heads": 2, "dropout": 0.0}}
+    options = {
+        "data": str(write_csv(tmp_path / "holes.csv", values)),
+        "quality": {"policy": "mask"},
+        "architecture": {"layers": 1, "d_model": 16, "d_ff": 16, "heads": 2, "dropout": 0.0},
+    }
     training = {"max_epochs": 5, "batch_size": 46, "patience": 0, "learning_rate": 1e-3}
     shared = config(**options, training={**training, "devices": 2, "strategy": "ddp"})
     started = python("-m", "forecasting", written(shared, tmp_path), tmp_path / "two")

@@ -20,8 +20,9 @@ from forecasting.protocol import Prepared, prepare
 
 
 @pytest.fixture(scope="module")
-def prepared(config: Callable[..., Any], daily: Callable[..., np.ndarray], write_csv: Callable[..., Path],
-             shared: Path) -> Prepared:
+def prepared(
+    config: Callable[..., Any], daily: Callable[..., np.ndarray], write_csv: Callable[..., Path], shared: Path
+) -> Prepared:
     """Data with holes, in training as in test."""
     values = daily()
     values[np.random.default_rng(1).random(values.shape) < 0.05] = np.nan
@@ -33,8 +34,9 @@ def trained(config: Callable[..., Any], prepared: Prepared, tmp_path_factory: py
     return train_model(config(), prepared, tmp_path_factory.mktemp("work"), visible=False)
 
 
-def scored(trained: Trained, prepared: Prepared, method: str = "adaptive", predictions: Any = None,
-           **options: Any) -> Scores:
+def scored(
+    trained: Trained, prepared: Prepared, method: str = "adaptive", predictions: Any = None, **options: Any
+) -> Scores:
     found = predictions or predict(trained.model, prepared.windows("test"), **options)
     scales = seasonal_scales(prepared.panel, prepared.training_rows, prepared.season)
     return evaluate(found, prepared.scaler, trained.calibration.intervals(method), scales, prepared.panel.variates)
@@ -72,8 +74,10 @@ def test_scores_do_not_depend_on_the_order(trained: Trained, prepared: Prepared)
 def test_scores_do_not_depend_on_the_number_of_devices(trained: Trained, prepared: Prepared, world: int) -> None:
     """Each of several processes scores its share; the sums together are those of one."""
     everything = torch.arange(len(prepared.windows("test")))
-    shares = [scored(trained, prepared, "conformal", chosen_predictions(trained, prepared, everything[rank::world], 16))
-              for rank in range(world)]
+    shares = [
+        scored(trained, prepared, "conformal", chosen_predictions(trained, prepared, everything[rank::world], 16))
+        for rank in range(world)
+    ]
     whole = scored(trained, prepared, "conformal")
     torch.testing.assert_close(torch.stack([s.counts for s in shares]).sum(0), whole.counts)
     for name, table in whole.sums.items():
@@ -84,7 +88,7 @@ def by_hand(trained: Trained, prepared: Prepared) -> dict[str, np.ndarray]:
     """Every metric of every scored element ``(W, H, C)`` by a loop over windows; NaN where there is no target."""
     panel, border = prepared.panel, prepared.borders[0]
     values = np.where(panel.observed, panel.value, np.nan)
-    train = values[:border.train[1]]
+    train = values[: border.train[1]]
     mean, deviation = np.nanmean(train, 0), np.nanstd(train, 0)
     scale = np.nanmean(np.abs(train[24:] - train[:-24]), 0)
     fixed = trained.calibration.residuals.numpy()
@@ -92,12 +96,17 @@ def by_hand(trained: Trained, prepared: Prepared) -> dict[str, np.ndarray]:
     for origin in range(border.test[0], border.test[1] - prepared.horizon + 1):
         window = prepared.windows("test").batch(torch.tensor([origin - border.test[0]]))
         forecast = trained.model.outputs(window).detach().double().numpy()[0, :, :, 0]
-        actual = values[origin:origin + prepared.horizon]
+        actual = values[origin : origin + prepared.horizon]
         point = forecast * deviation + mean
         quantiles = (forecast[..., None] + fixed) * deviation[:, None] + mean[:, None]
         error = actual - point
-        row = {"mse": (error / deviation) ** 2, "mae": np.abs(error / deviation), "mae_original": np.abs(error),
-               "mase": np.abs(error) / scale, "smape": 200 * np.abs(error) / (np.abs(actual) + np.abs(point))}
+        row = {
+            "mse": (error / deviation) ** 2,
+            "mae": np.abs(error / deviation),
+            "mae_original": np.abs(error),
+            "mase": np.abs(error) / scale,
+            "smape": 200 * np.abs(error) / (np.abs(actual) + np.abs(point)),
+        }
         for percent, low, high in ((50, 0.25, 0.75), (80, 0.1, 0.9), (95, 0.025, 0.975)):
             lower, upper = quantiles[..., LEVELS.index(low)], quantiles[..., LEVELS.index(high)]
             row[f"coverage_{percent}"] = np.where(np.isnan(actual), np.nan, (lower <= actual) & (actual <= upper))
@@ -137,9 +146,14 @@ def test_without_intervals_there_are_no_scores_of_them(trained: Trained, prepare
 def test_a_sink_gets_every_window_in_original_units(trained: Trained, prepared: Prepared) -> None:
     seen: list[tuple[Tensor, ...]] = []
     scales = seasonal_scales(prepared.panel, prepared.training_rows, prepared.season)
-    evaluate(predict(trained.model, prepared.windows("test"), batch_size=20), prepared.scaler,
-             trained.calibration.intervals("conformal"), scales, ("a", "b", "c"),
-             lambda prediction, *tables: seen.append((prediction.batch.origin, *tables)))
+    evaluate(
+        predict(trained.model, prepared.windows("test"), batch_size=20),
+        prepared.scaler,
+        trained.calibration.intervals("conformal"),
+        scales,
+        ("a", "b", "c"),
+        lambda prediction, *tables: seen.append((prediction.batch.origin, *tables)),
+    )
     origin, actual, point, quantiles = (torch.cat(parts) for parts in zip(*seen, strict=True))
     mask = prepared.windows("test").batch(torch.arange(len(origin))).future_mask
     assert mask is not None and point.shape == actual.shape == quantiles.shape[:-1]
@@ -238,8 +252,16 @@ def test_scores_of_each_series_of_a_panel(config: Callable[..., Any], tmp_path: 
         y = 5 * (number + 1) + np.arange(length) % 7 + rng.standard_normal(length)
         frames.append(pl.DataFrame({"unique_id": f"s{number}", "ds": days, "y": y}))
     pl.concat(frames).write_csv(tmp_path / "long.csv")
-    made = prepare(config(data=str(tmp_path / "long.csv"), model="seasonal_naive", architecture={}, horizon=7,
-                          reader={"id": "unique_id", "time": "ds"}, split={"kind": "last", "windows": 2}))
+    made = prepare(
+        config(
+            data=str(tmp_path / "long.csv"),
+            model="seasonal_naive",
+            architecture={},
+            horizon=7,
+            reader={"id": "unique_id", "time": "ds"},
+            split={"kind": "last", "windows": 2},
+        )
+    )
     trained = train_model(config(model="seasonal_naive", architecture={}, horizon=7), made, tmp_path, visible=False)
     found = scored(trained, made, "conformal")
     series = found.by_series(made.panel.ids)["mase"]
@@ -248,5 +270,5 @@ def test_scores_of_each_series_of_a_panel(config: Callable[..., Any], tmp_path: 
         y = frames[number]["y"].to_numpy()
         scale = np.abs(y[7:-28] - y[:-35]).mean()
         origins = range(len(y) - 14, len(y) - 6)
-        errors = [np.abs(y[o:o + 7] - y[o - 7:o]).mean() for o in origins]
+        errors = [np.abs(y[o : o + 7] - y[o - 7 : o]).mean() for o in origins]
         assert series[name] == pytest.approx(np.mean(errors) / scale, rel=1e-4)

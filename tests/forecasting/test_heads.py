@@ -15,8 +15,13 @@ from forecasting.heads import Head, QuantileHead, make_head, student_t_quantile
 
 SHAPE = (4, 5, 3)
 LEVEL_TENSOR = torch.tensor(LEVELS)
-OPTIONS = {"mse": HeadOptions(), "mae": HeadOptions(loss="mae"), "huber": HeadOptions(loss="huber", huber_delta=0.7),
-           "quantile": HeadOptions("quantile"), "student_t": HeadOptions("student_t", components=3)}
+OPTIONS = {
+    "mse": HeadOptions(),
+    "mae": HeadOptions(loss="mae"),
+    "huber": HeadOptions(loss="huber", huber_delta=0.7),
+    "quantile": HeadOptions("quantile"),
+    "student_t": HeadOptions("student_t", components=3),
+}
 HEADS = pytest.mark.parametrize("name", list(OPTIONS))
 
 
@@ -39,7 +44,8 @@ def reference(name: str, output: Tensor, target: Tensor) -> Tensor:
     weights, location, scale, freedom = output.chunk(4, -1)
     mixture = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(logits=weights),
-        torch.distributions.StudentT(2 + F.softplus(freedom), location, scale.exp()))
+        torch.distributions.StudentT(2 + F.softplus(freedom), location, scale.exp()),
+    )
     return -mixture.log_prob(target)
 
 
@@ -88,8 +94,12 @@ def test_an_affine_map_of_the_target_moves_point_quantiles_and_loss_with_it(name
     one = torch.full((4, 1, 3), 1.7)
     changed = head.loss(head.affine(output, location, one), target * one + location, mask)
     plain = head.loss(output, target, mask)
-    expected = {"mse": plain * 1.7**2, "mae": plain * 1.7, "quantile": plain * 1.7,
-                "student_t": plain + mask.sum() * np.log(1.7)}
+    expected = {
+        "mse": plain * 1.7**2,
+        "mae": plain * 1.7,
+        "quantile": plain * 1.7,
+        "student_t": plain + mask.sum() * np.log(1.7),
+    }
     if name in expected:
         torch.testing.assert_close(changed, expected[name])
 
@@ -192,8 +202,14 @@ def test_student_t_quantiles_for_all_degrees_of_freedom() -> None:
     assert student_t_quantile(torch.tensor(0.5), torch.tensor(3.0)) == 0
 
 
-@pytest.mark.parametrize(("options", "words"), [({"components": 0}, "head.components"), ({"components": 17}, "1 to 16"),
-                                                ({"huber_delta": 0.0}, "head.huber_delta")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"components": 0}, "head.components"),
+        ({"components": 17}, "1 to 16"),
+        ({"huber_delta": 0.0}, "head.huber_delta"),
+    ],
+)
 def test_options_out_of_range_are_refused(options: dict[str, float], words: str) -> None:
     with pytest.raises(ForetideError, match=words):
         HeadOptions(**options)  # type: ignore[arg-type]

@@ -14,8 +14,14 @@ B, N, D = 3, 7, 16
 
 def test_attention_equals_the_library() -> None:
     ours, theirs = MultiHeadAttention(D, 4, 0.0), nn.MultiheadAttention(D, 4, batch_first=True)
-    theirs.load_state_dict({"in_proj_weight": ours.project_in.weight, "in_proj_bias": ours.project_in.bias,
-                            "out_proj.weight": ours.project_out.weight, "out_proj.bias": ours.project_out.bias})
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.project_in.weight,
+            "in_proj_bias": ours.project_in.bias,
+            "out_proj.weight": ours.project_out.weight,
+            "out_proj.bias": ours.project_out.bias,
+        }
+    )
     x = torch.randn(B, N, D)
     expected, weights = theirs(x, x, x, average_attn_weights=False)
     for training in (True, False):
@@ -30,10 +36,17 @@ def test_attention_equals_the_library() -> None:
 def test_an_encoder_layer_equals_the_library(activation: str) -> None:
     theirs = nn.TransformerEncoderLayer(D, 4, 24, dropout=0.0, activation=activation, batch_first=True)
     ours = EncoderLayer(MultiHeadAttention(D, 4, 0.0), D, 24, 0.0, activation)
-    names = {"self_attn.in_proj_": "attention.project_in.", "self_attn.out_proj.": "attention.project_out.",
-             "linear1.": "widen.", "linear2.": "narrow.", "norm1.": "norm_attention.", "norm2.": "norm_forward."}
-    ours.load_state_dict({mine + kind: theirs.state_dict()[other + kind]
-                          for other, mine in names.items() for kind in ("weight", "bias")})
+    names = {
+        "self_attn.in_proj_": "attention.project_in.",
+        "self_attn.out_proj.": "attention.project_out.",
+        "linear1.": "widen.",
+        "linear2.": "narrow.",
+        "norm1.": "norm_attention.",
+        "norm2.": "norm_forward.",
+    }
+    ours.load_state_dict(
+        {mine + kind: theirs.state_dict()[other + kind] for other, mine in names.items() for kind in ("weight", "bias")}
+    )
     x = torch.randn(B, N, D)
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours(x, keep=2), theirs(x)[:, :2], atol=1e-5, rtol=1e-5)
@@ -71,5 +84,5 @@ def test_the_moving_average_repeats_the_ends(window: int) -> None:
     x = torch.randn(B, 30, 2)
     before = (window - 1) // 2
     padded = np.pad(x.numpy(), ((0, 0), (before, window - 1 - before), (0, 0)), mode="edge")
-    by_hand = np.stack([padded[:, t:t + window].mean(1) for t in range(30)], axis=1)
+    by_hand = np.stack([padded[:, t : t + window].mean(1) for t in range(30)], axis=1)
     np.testing.assert_allclose(MovingAverage(window)(x), by_hand, atol=1e-6)

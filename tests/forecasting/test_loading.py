@@ -54,8 +54,10 @@ def test_the_order_follows_seed_and_epoch_and_nothing_else() -> None:
 @pytest.mark.parametrize("count", [64, 61, 33])
 def test_processes_share_each_global_batch(world: int, count: int) -> None:
     whole = origins(WindowLoader(windows(count), 16, shuffle=True, seed=1))
-    shares = [origins(WindowLoader(windows(count), 16, shuffle=True, seed=1, rank=rank, world=world), scored=True)
-              for rank in range(world)]
+    shares = [
+        origins(WindowLoader(windows(count), 16, shuffle=True, seed=1, rank=rank, world=world), scored=True)
+        for rank in range(world)
+    ]
     assert {len(share) for share in shares} == {len(whole)}
     for number, batch in enumerate(whole):
         together = [share[number] for share in shares]
@@ -67,8 +69,13 @@ def test_processes_share_each_global_batch(world: int, count: int) -> None:
 def test_a_sum_over_processes_does_not_depend_on_their_number(world: int) -> None:
     def total(rank: int) -> Tensor:
         loader = WindowLoader(windows(100), 7, shuffle=False, seed=0, rank=rank, world=world)
-        return torch.stack([torch.where(b.future_mask, b.future, 0.0).sum() for b in loader  # type: ignore[arg-type]
-                            if b.future is not None]).sum()
+        return torch.stack(
+            [
+                torch.where(b.future_mask, b.future, 0.0).sum()
+                for b in loader  # type: ignore[arg-type]
+                if b.future is not None
+            ]
+        ).sum()
 
     one = WindowLoader(windows(100), 100, shuffle=False, seed=0)
     expected = next(iter(one)).future

@@ -13,8 +13,10 @@ from torch import Tensor
 from forecasting import metrics
 from forecasting.conformal import LEVELS
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(),
-                                                                reason="hardware: a CUDA device"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: a CUDA device")),
+]
 MANY = [level / 2000 for level in range(1, 2000)]
 
 
@@ -35,9 +37,11 @@ def gaussian_quantiles(levels: list[float] | tuple[float, ...], dtype: torch.dty
 def test_squared_and_absolute_error_agree_with_torchmetrics(device: str) -> None:
     y, forecast = pairs(device)
     assert metrics.masked_mean(metrics.squared_error(y, forecast)).item() == pytest.approx(
-        torchmetrics.regression.MeanSquaredError().to(device)(forecast, y).item(), rel=1e-6)
+        torchmetrics.regression.MeanSquaredError().to(device)(forecast, y).item(), rel=1e-6
+    )
     assert metrics.masked_mean(metrics.absolute_error(y, forecast)).item() == pytest.approx(
-        torchmetrics.regression.MeanAbsoluteError().to(device)(forecast, y).item(), rel=1e-6)
+        torchmetrics.regression.MeanAbsoluteError().to(device)(forecast, y).item(), rel=1e-6
+    )
 
 
 def test_symmetric_percentage_error_agrees_with_torchmetrics(device: str) -> None:
@@ -133,13 +137,21 @@ def test_crps_of_a_gaussian_agrees_with_scoringrules_at_every_value(location: fl
     np.testing.assert_allclose(metrics.crps_from_quantiles(y, quantiles, LEVELS).numpy(), other, rtol=0.007)
 
 
-@pytest.mark.parametrize(("quantile", "crps"), [
-    (lambda u: np.where(u < 0.5, np.log(2 * u), -np.log(2 - 2 * u)), lambda y: scoringrules.crps_laplace(y, 0.0, 1.0)),
-    (lambda u: -np.log1p(-u), lambda y: scoringrules.crps_exponential(y, 1.0)),
-    (lambda u: u, lambda y: scoringrules.crps_uniform(y, 0.0, 1.0)),
-], ids=["laplace", "exponential", "uniform"])
-def test_crps_of_other_distributions(quantile: Callable[[np.ndarray], np.ndarray],
-                                     crps: Callable[[np.ndarray], np.ndarray]) -> None:
+@pytest.mark.parametrize(
+    ("quantile", "crps"),
+    [
+        (
+            lambda u: np.where(u < 0.5, np.log(2 * u), -np.log(2 - 2 * u)),
+            lambda y: scoringrules.crps_laplace(y, 0.0, 1.0),
+        ),
+        (lambda u: -np.log1p(-u), lambda y: scoringrules.crps_exponential(y, 1.0)),
+        (lambda u: u, lambda y: scoringrules.crps_uniform(y, 0.0, 1.0)),
+    ],
+    ids=["laplace", "exponential", "uniform"],
+)
+def test_crps_of_other_distributions(
+    quantile: Callable[[np.ndarray], np.ndarray], crps: Callable[[np.ndarray], np.ndarray]
+) -> None:
     y = quantile((np.arange(20000) + 0.5) / 20000)
     quantiles = torch.from_numpy(quantile(np.array(LEVELS))).expand(len(y), -1)
     found = metrics.crps_from_quantiles(torch.from_numpy(y), quantiles, LEVELS).mean().item()
@@ -188,7 +200,11 @@ def test_masked_mean_leaves_out_what_is_not_scored(device: str) -> None:
 def test_masked_mean_broadcasts_its_mask_and_shows_a_scored_nan() -> None:
     values = torch.ones(2, 3, 4)
     assert metrics.masked_mean(values, torch.tensor([True, False, True, True]), (0, 1)).isnan().tolist() == [
-        False, True, False, False]
+        False,
+        True,
+        False,
+        False,
+    ]
     values[0, 0, 0] = torch.nan
     assert metrics.masked_mean(values).isnan()
     assert metrics.masked_mean(values, torch.ones(2, 3, 4, dtype=torch.bool)).isnan()
@@ -203,8 +219,14 @@ def test_scores_record_no_gradient() -> None:
     y, forecast = pairs()
     forecast.requires_grad_()
     quantiles = forecast[..., None].expand(*y.shape, 3)
-    made = [metrics.squared_error(y, forecast), metrics.absolute_error(y, forecast),
-            metrics.symmetric_percentage_error(y, forecast), metrics.pinball(y, quantiles, (0.1, 0.5, 0.9)),
-            metrics.crps_from_quantiles(y, quantiles, (0.1, 0.5, 0.9)), metrics.masked_mean(forecast),
-            metrics.interval_score(y, forecast, forecast, 0.1), metrics.seasonal_scale(forecast, None, 2)]
+    made = [
+        metrics.squared_error(y, forecast),
+        metrics.absolute_error(y, forecast),
+        metrics.symmetric_percentage_error(y, forecast),
+        metrics.pinball(y, quantiles, (0.1, 0.5, 0.9)),
+        metrics.crps_from_quantiles(y, quantiles, (0.1, 0.5, 0.9)),
+        metrics.masked_mean(forecast),
+        metrics.interval_score(y, forecast, forecast, 0.1),
+        metrics.seasonal_scale(forecast, None, 2),
+    ]
     assert not any(value.requires_grad for value in made)

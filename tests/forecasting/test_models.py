@@ -42,17 +42,29 @@ def make(name: str, *, head: HeadOptions | None = None, **sizes: int) -> Any:
 
 def batch(count: int = 5, variates: int = C, **tensors: Tensor) -> Batch:
     past = torch.randn(count, L, variates).cumsum(1)
-    return Batch(**{"past": past, "past_mask": torch.ones_like(past, dtype=torch.bool),
-                    "past_calendar": torch.zeros(count, L, 0), "future_calendar": torch.zeros(count, H, 0),
-                    "series": torch.zeros(count, dtype=torch.long), "origin": torch.arange(count), **tensors})
+    return Batch(
+        **{
+            "past": past,
+            "past_mask": torch.ones_like(past, dtype=torch.bool),
+            "past_calendar": torch.zeros(count, L, 0),
+            "future_calendar": torch.zeros(count, H, 0),
+            "series": torch.zeros(count, dtype=torch.long),
+            "origin": torch.arange(count),
+            **tensors,
+        }
+    )
 
 
 def with_everything() -> tuple[Any, Batch]:
     """An iTransformer that takes every kind of covariate, and a batch that has them."""
     model = make("itransformer", calendar=4, past=2, future=2, static=3)
-    return model, batch(past_calendar=torch.randn(5, L, 4), future_calendar=torch.randn(5, H, 4),
-                        past_covariates=torch.randn(5, L, 2), future_covariates=torch.randn(5, L + H, 2),
-                        static=torch.randn(5, 3))
+    return model, batch(
+        past_calendar=torch.randn(5, L, 4),
+        future_calendar=torch.randn(5, H, 4),
+        past_covariates=torch.randn(5, L, 2),
+        future_covariates=torch.randn(5, L + H, 2),
+        static=torch.randn(5, 3),
+    )
 
 
 @MODELS
@@ -119,8 +131,9 @@ def new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
     return add
 
 
-def test_a_new_model_is_one_file(new_file: Callable[[str, str], None], config: Callable[..., Any],
-                                 tmp_path: Path) -> None:
+def test_a_new_model_is_one_file(
+    new_file: Callable[[str, str], None], config: Callable[..., Any], tmp_path: Path
+) -> None:
     new_file("toy", TOY)
     assert "toy" in models.names()
     for kind in ("point", "student_t"):
@@ -134,7 +147,7 @@ def test_a_new_model_is_one_file(new_file: Callable[[str, str], None], config: C
 
 def test_a_file_with_none_or_two_forecasters_is_an_error(new_file: Callable[[str, str], None]) -> None:
     new_file("empty", "from forecasting.forecaster import Forecaster\n")
-    new_file("pair", TOY + TOY[TOY.index("class Toy(Forecaster)"):].replace("class Toy(", "class Second("))
+    new_file("pair", TOY + TOY[TOY.index("class Toy(Forecaster)") :].replace("class Toy(", "class Second("))
     with pytest.raises(ForetideError, match=r"empty\.py: found 0 forecasters, expected exactly one"):
         models.find("empty")
     with pytest.raises(ForetideError, match=r"pair\.py: found 2 forecasters"):
@@ -166,8 +179,9 @@ def test_a_forecast_does_not_depend_on_its_batch_mates(name: str) -> None:
     model, whole = make(name), batch(8)
     together = model.outputs(whole)
     for place in (0, 3, 7):
-        alone = whole.replace(**{f.name: value[place:place + 1] for f in fields(whole)
-                                 if (value := getattr(whole, f.name)) is not None})
+        alone = whole.replace(
+            **{f.name: value[place : place + 1] for f in fields(whole) if (value := getattr(whole, f.name)) is not None}
+        )
         torch.testing.assert_close(model.outputs(alone)[0], together[place], atol=1e-5, rtol=1e-5)
     mates = whole.replace(past=torch.cat([whole.past[:1], 1e3 * torch.randn(7, L, C)]))
     torch.testing.assert_close(model.outputs(mates)[0], together[0], atol=1e-5, rtol=1e-5)
@@ -238,16 +252,29 @@ def test_dropout_only_in_training() -> None:
 
 
 @pytest.mark.parametrize("use_norm", [True, False])
-def test_itransformer_equals_neuralforecast_with_the_same_weights(require: Callable[[str], ModuleType],
-                                                                  use_norm: bool) -> None:
+def test_itransformer_equals_neuralforecast_with_the_same_weights(
+    require: Callable[[str], ModuleType], use_norm: bool
+) -> None:
     require("neuralforecast")
     from neuralforecast.models import iTransformer
 
     theirs = iTransformer(
-        h=H, input_size=L, n_series=C, hidden_size=16, n_heads=4, e_layers=2, d_ff=24, dropout=0.1, use_norm=use_norm,
-        max_steps=1).eval()
-    ours = ITransformer(Task(L, H, C), ITransformerConfig(layers=2, d_model=16, d_ff=24, heads=4),
-                        Recipe(normalization="instance" if use_norm else "none")).eval()
+        h=H,
+        input_size=L,
+        n_series=C,
+        hidden_size=16,
+        n_heads=4,
+        e_layers=2,
+        d_ff=24,
+        dropout=0.1,
+        use_norm=use_norm,
+        max_steps=1,
+    ).eval()
+    ours = ITransformer(
+        Task(L, H, C),
+        ITransformerConfig(layers=2, d_model=16, d_ff=24, heads=4),
+        Recipe(normalization="instance" if use_norm else "none"),
+    ).eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     ours.load_state_dict(_renamed(theirs.state_dict()))
@@ -266,13 +293,15 @@ def _renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
         for layer in range(2):
             there, here = f"encoder.attn_layers.{layer}.", f"encoder.{layer}."
             ours[f"{here}attention.project_in.{kind}"] = torch.cat(
-                [theirs[f"{there}attention.{part}_projection.{kind}"] for part in ("query", "key", "value")])
+                [theirs[f"{there}attention.{part}_projection.{kind}"] for part in ("query", "key", "value")]
+            )
             ours[f"{here}attention.project_out.{kind}"] = theirs[f"{there}attention.out_projection.{kind}"]
             ours[f"{here}norm_attention.{kind}"] = theirs[f"{there}norm1.{kind}"]
             ours[f"{here}norm_forward.{kind}"] = theirs[f"{there}norm2.{kind}"]
             for mine, other in (("widen", "conv1"), ("narrow", "conv2")):
                 ours[f"{here}{mine}.{kind}"] = theirs[f"{there}{other}.{kind}"].reshape(
-                    theirs[f"{there}{other}.{kind}"].shape[:2])
+                    theirs[f"{there}{other}.{kind}"].shape[:2]
+                )
     return ours
 
 
@@ -281,13 +310,17 @@ def test_dlinear_by_hand(kind: Any) -> None:
     model, made = make("dlinear", head=HeadOptions(kind)), batch()
     past, size = made.past.numpy(), model.head.size
     padded = np.pad(past, ((0, 0), (12, 12), (0, 0)), mode="edge")
-    trend = np.stack([padded[:, t:t + 25].mean(1) for t in range(L)], axis=1)
+    trend = np.stack([padded[:, t : t + 25].mean(1) for t in range(L)], axis=1)
     weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     expected = np.zeros((5, H, C, size))
     for b in range(5):
         for c in range(C):
-            flat = (weights["project_trend.weight"] @ trend[b, :, c] + weights["project_trend.bias"]
-                    + weights["project_rest.weight"] @ (past - trend)[b, :, c] + weights["project_rest.bias"])
+            flat = (
+                weights["project_trend.weight"] @ trend[b, :, c]
+                + weights["project_trend.bias"]
+                + weights["project_rest.weight"] @ (past - trend)[b, :, c]
+                + weights["project_rest.bias"]
+            )
             expected[b, :, c] = flat.reshape(H, size)
     np.testing.assert_allclose(model.outputs(made).detach(), expected, atol=1e-4)
 
@@ -304,8 +337,9 @@ def test_dlinear_starts_from_the_mean_of_the_lookback() -> None:
 def test_naive_models_are_the_baselines() -> None:
     made = batch()
     made.past_mask[:, -5:, 1] = False
-    torch.testing.assert_close(make("seasonal_naive").outputs(made)[..., 0],
-                               baselines.seasonal_naive(made.past, H, 24, made.past_mask))
+    torch.testing.assert_close(
+        make("seasonal_naive").outputs(made)[..., 0], baselines.seasonal_naive(made.past, H, 24, made.past_mask)
+    )
     torch.testing.assert_close(make("drift").outputs(made)[..., 0], baselines.drift(made.past, H, made.past_mask))
     assert not models.find("drift").trainable and not models.find("seasonal_naive").trainable
 

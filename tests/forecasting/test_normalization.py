@@ -12,8 +12,14 @@ from forecasting.normalization import InstanceNormalization, NoNormalization, ma
 def batch(mask: Tensor | None = None) -> Batch:
     past = 5 + 3 * torch.randn(4, 10, 3)
     nothing = torch.zeros(4, 10, 0)
-    return Batch(past, torch.ones_like(past, dtype=torch.bool) if mask is None else mask, nothing, nothing[:, :2],
-                 torch.zeros(4, dtype=torch.long), torch.arange(4))
+    return Batch(
+        past,
+        torch.ones_like(past, dtype=torch.bool) if mask is None else mask,
+        nothing,
+        nothing[:, :2],
+        torch.zeros(4, dtype=torch.long),
+        torch.arange(4),
+    )
 
 
 @pytest.mark.parametrize("holes", [False, True])

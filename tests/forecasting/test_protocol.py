@@ -46,16 +46,24 @@ def test_scaled_training_rows_of_etth1_have_mean_zero_and_deviation_one(sample: 
     torch.testing.assert_close(back, sample.panel.value, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("row", "moves"), [
-    (0, True), (502, True), (503, False), (575, False), (576, False), (719, False)])
-def test_scaler_statistics_move_with_training_rows_only(config: Callable[..., Any], daily: Callable[..., np.ndarray],
-                                                        write_csv: Callable[..., Path], tmp_path: Path, row: int,
-                                                        moves: bool) -> None:
+@pytest.mark.parametrize(
+    ("row", "moves"), [(0, True), (502, True), (503, False), (575, False), (576, False), (719, False)]
+)
+def test_scaler_statistics_move_with_training_rows_only(
+    config: Callable[..., Any],
+    daily: Callable[..., np.ndarray],
+    write_csv: Callable[..., Path],
+    tmp_path: Path,
+    row: int,
+    moves: bool,
+) -> None:
     values = daily()
     changed = values.copy()
     changed[row] += 100.0
-    one, other = (prepare(config(data=str(write_csv(tmp_path / f"{name}.csv", table)))).scaler
-                  for name, table in (("one", values), ("other", changed)))
+    one, other = (
+        prepare(config(data=str(write_csv(tmp_path / f"{name}.csv", table)))).scaler
+        for name, table in (("one", values), ("other", changed))
+    )
     assert torch.equal(one.location, other.location) is not moves
     assert torch.equal(one.scale, other.scale) is not moves
 
@@ -85,26 +93,41 @@ def test_a_forecast_does_not_depend_on_its_batch_mates(config: Callable[..., Any
     torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("split", "test"), [
-    ({"kind": "auto"}, (576, 720)), ({"kind": "ratio", "train": 0.5, "validation": 0.25, "test": 0.25}, (540, 720)),
-    ({"kind": "dates", "validation_from": "2024-01-16", "test_from": "2024-01-21"}, (480, 720)),
-    ({"kind": "last", "windows": 3}, (684, 720))])
+@pytest.mark.parametrize(
+    ("split", "test"),
+    [
+        ({"kind": "auto"}, (576, 720)),
+        ({"kind": "ratio", "train": 0.5, "validation": 0.25, "test": 0.25}, (540, 720)),
+        ({"kind": "dates", "validation_from": "2024-01-16", "test_from": "2024-01-21"}, (480, 720)),
+        ({"kind": "last", "windows": 3}, (684, 720)),
+    ],
+)
 def test_kinds_of_splits(config: Callable[..., Any], split: dict[str, Any], test: tuple[int, int]) -> None:
     assert prepare(config(split=split)).borders[0].test == test
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"split": {"kind": "published"}}, "has no published borders; use ratio, dates or last"),
-    ({"split": {"kind": "dates", "validation_from": "2030-01-01", "test_from": "2031-01-01"}}, "leave a part empty"),
-    ({"lookback": 700}, r"train part holds no window: lookback 700 \+ horizon 12 = 712 rows are needed"),
-    ({"horizon": 80}, "the validation part holds no window"),
-    ({"model": "transformer9"}, "--model: found 'transformer9'"),
-    ({"model": "seasonal_naive", "lookback": 12, "architecture": {}}, "expected at least the season of 24 rows"),
-    ({"architecture": {"depth": 3}}, "unknown option 'depth'"),
-    ({"model": "drift", "architecture": {}, "head": {"kind": "quantile"}}, "found head.kind quantile, expected point"),
-])
-def test_what_cannot_work_is_refused_before_training(config: Callable[..., Any], changes: dict[str, Any],
-                                                     words: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"split": {"kind": "published"}}, "has no published borders; use ratio, dates or last"),
+        (
+            {"split": {"kind": "dates", "validation_from": "2030-01-01", "test_from": "2031-01-01"}},
+            "leave a part empty",
+        ),
+        ({"lookback": 700}, r"train part holds no window: lookback 700 \+ horizon 12 = 712 rows are needed"),
+        ({"horizon": 80}, "the validation part holds no window"),
+        ({"model": "transformer9"}, "--model: found 'transformer9'"),
+        ({"model": "seasonal_naive", "lookback": 12, "architecture": {}}, "expected at least the season of 24 rows"),
+        ({"architecture": {"depth": 3}}, "unknown option 'depth'"),
+        (
+            {"model": "drift", "architecture": {}, "head": {"kind": "quantile"}},
+            "found head.kind quantile, expected point",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(
+    config: Callable[..., Any], changes: dict[str, Any], words: str
+) -> None:
     chosen = config(**changes)
 
     def attempt() -> None:
@@ -115,11 +138,26 @@ def test_what_cannot_work_is_refused_before_training(config: Callable[..., Any],
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changes", [
-    {"lookback": 0}, {"horizon": 0}, {"season": 0}, {"training": {"batch_size": 0}}, {"training": {"learning_rate": 2.0}},
-    {"training": {"variate_fraction": 0.0}}, {"training": {"gradient_clip": -1.0}}, {"training": {"max_epochs": 0}},
-    {"split": {"kind": "dates"}}, {"intervals": {"method": "head"}}, {"intervals": {"trajectories": 0}}, {"colour": 1},
-    {"training": {"precision": "8-bit"}}, {"head": {"loss": "hinge"}}, {"model": {"class_path": "os.system"}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lookback": 0},
+        {"horizon": 0},
+        {"season": 0},
+        {"training": {"batch_size": 0}},
+        {"training": {"learning_rate": 2.0}},
+        {"training": {"variate_fraction": 0.0}},
+        {"training": {"gradient_clip": -1}},
+        {"training": {"max_epochs": 0}},
+        {"split": {"kind": "dates"}},
+        {"intervals": {"method": "head"}},
+        {"intervals": {"trajectories": 0}},
+        {"colour": 1},
+        {"training": {"precision": "8-bit"}},
+        {"head": {"loss": "hinge"}},
+        {"model": {"class_path": "os.system"}},
+    ],
+)
 def test_values_out_of_range_are_refused_at_once(config: Callable[..., Any], changes: dict[str, Any]) -> None:
     with pytest.raises(ForetideError) as caught:
         config(**changes)
@@ -139,7 +177,8 @@ def test_covariates_that_a_model_does_not_use_are_named(config: Callable[..., An
         made = prepare(config(model="dlinear", architecture={}, data=str(with_covariates), reader=reader))
     assert [str(w.message) for w in caught] == [
         f"dlinear does not use {kind} covariates: {name} are ignored"
-        for kind, name in (("past", "wind"), ("future", "price"), ("static", "area"))]
+        for kind, name in (("past", "wind"), ("future", "price"), ("static", "area"))
+    ]
     task = made.task(models.find("dlinear").supports)
     assert (task.variates, task.past, task.future, task.static, task.calendar) == (3, 0, 0, 0, 0)
     with warnings.catch_warnings():
@@ -150,10 +189,13 @@ def test_covariates_that_a_model_does_not_use_are_named(config: Callable[..., An
     assert prepare(config(calendar=False)).task(models.find("itransformer").supports).calendar == 0
 
 
-def test_missing_values_are_refused_where_a_model_cannot_take_them(config: Callable[..., Any], tmp_path: Path,
-                                                                   daily: Callable[..., np.ndarray],
-                                                                   write_csv: Callable[..., Path],
-                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_values_are_refused_where_a_model_cannot_take_them(
+    config: Callable[..., Any],
+    tmp_path: Path,
+    daily: Callable[..., np.ndarray],
+    write_csv: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     values = daily()
     values[40, 1] = np.nan
     chosen = config(data=str(write_csv(tmp_path / "hole.csv", values)), quality={"policy": "mask"})
@@ -164,9 +206,18 @@ def test_missing_values_are_refused_where_a_model_cannot_take_them(config: Calla
 
 
 def test_a_panel_of_short_series_keeps_those_that_have_a_season(config: Callable[..., Any], tmp_path: Path) -> None:
-    frames = [pl.DataFrame({"unique_id": f"s{n}", "ds": pl.datetime_range(
-        pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 1) + pl.duration(days=n - 1), "1d", eager=True),
-        "y": np.arange(n) % 7 + 10.0 * n}) for n in (20, 25, 60)]
+    frames = [
+        pl.DataFrame(
+            {
+                "unique_id": f"s{n}",
+                "ds": pl.datetime_range(
+                    pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 1) + pl.duration(days=n - 1), "1d", eager=True
+                ),
+                "y": np.arange(n) % 7 + 10.0 * n,
+            }
+        )
+        for n in (20, 25, 60)
+    ]
     pl.concat(frames).write_csv(tmp_path / "long.csv")
     reader = {"id": "unique_id", "time": "ds"}
     made = prepare(config(data=str(tmp_path / "long.csv"), reader=reader, lookback=30, horizon=7))
@@ -180,9 +231,18 @@ def test_a_panel_of_short_series_keeps_those_that_have_a_season(config: Callable
 
 
 def test_each_series_of_a_panel_is_scaled_by_its_own_training_rows(config: Callable[..., Any], tmp_path: Path) -> None:
-    frames = [pl.DataFrame({"unique_id": f"s{n}", "ds": pl.datetime_range(
-        pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 1) + pl.duration(days=59), "1d", eager=True),
-        "y": 10.0**n * (1 + np.random.default_rng(n).random(60))}) for n in range(3)]
+    frames = [
+        pl.DataFrame(
+            {
+                "unique_id": f"s{n}",
+                "ds": pl.datetime_range(
+                    pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 1) + pl.duration(days=59), "1d", eager=True
+                ),
+                "y": 10.0**n * (1 + np.random.default_rng(n).random(60)),
+            }
+        )
+        for n in range(3)
+    ]
     pl.concat(frames).write_csv(tmp_path / "long.csv")
     reader = {"id": "unique_id", "time": "ds"}
     made = prepare(config(data=str(tmp_path / "long.csv"), reader=reader, lookback=14, horizon=7))

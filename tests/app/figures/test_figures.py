@@ -24,8 +24,14 @@ def traces(figure: go.Figure) -> dict[str, Any]:
 def test_forecast_shows_history_model_bands_and_naive(example: "Example") -> None:
     figure = figures.forecast(example.history, example.forecast, "load", naive=example.naive, last=100)
     found = traces(figure)
-    assert set(found) == {"History", "iTransformer", "Seasonal naive", *(f"{p} %" for p in (50, 80, 95)),
-                          *(f"{p} % lower" for p in (50, 80, 95)), *(f"{p} % interval" for p in (50, 80, 95))}
+    assert set(found) == {
+        "History",
+        "iTransformer",
+        "Seasonal naive",
+        *(f"{p} %" for p in (50, 80, 95)),
+        *(f"{p} % lower" for p in (50, 80, 95)),
+        *(f"{p} % interval" for p in (50, 80, 95)),
+    }
     assert len(found["History"].y) == 100 and len(found["iTransformer"].y) == example.forecast.sizes["time"]
     np.testing.assert_allclose(found["iTransformer"].y, example.forecast["forecast"].sel(variate="load"), rtol=1e-6)
     assert figure.layout.yaxis.title.text == "load (MW)"
@@ -150,11 +156,19 @@ def test_dark_theme_replaces_the_tokens_and_nothing_else(example: "Example") -> 
 
 def test_every_figure_is_described_themed_and_never_shared(example: "Example") -> None:
     metrics = example.metrics
-    made = [figures.forecast(example.history, example.forecast, "load"), figures.skill_bars(metrics),
-            figures.forecasts(example.history, example.forecast), figures.scores_table(metrics),
-            figures.error_by_step(metrics), figures.coverage_by_step(metrics), figures.comparison(metrics),
-            figures.error_by_variate(metrics, "itransformer"), figures.training_curve(metrics),
-            figures.overview(example.history), figures.missing_map(example.history)]
+    made = [
+        figures.forecast(example.history, example.forecast, "load"),
+        figures.skill_bars(metrics),
+        figures.forecasts(example.history, example.forecast),
+        figures.scores_table(metrics),
+        figures.error_by_step(metrics),
+        figures.coverage_by_step(metrics),
+        figures.comparison(metrics),
+        figures.error_by_variate(metrics, "itransformer"),
+        figures.training_curve(metrics),
+        figures.overview(example.history),
+        figures.missing_map(example.history),
+    ]
     for figure in made:
         assert len(figure.layout.meta["description"]) > 20 and figure.layout.height >= 90
         assert figure.layout.template.layout.paper_bgcolor == style.CLEAR
@@ -233,27 +247,46 @@ def test_scores_table_prints_the_rows_and_sets_the_best_in_bold(example: "Exampl
     (drawn,) = figures.scores_table(example.metrics).data
     assert drawn.header["values"][0] == "Model" and list(drawn.cells["values"][0]) == ["iTransformer", "Seasonal naive"]
     mse = example.metrics["scores"]
-    assert list(drawn.cells["values"][1]) == [f"<b>{mse['itransformer']['mse']:.3f}</b>",
-                                              f"{mse['seasonal_naive']['mse']:.3f}"]
+    assert list(drawn.cells["values"][1]) == [
+        f"<b>{mse['itransformer']['mse']:.3f}</b>",
+        f"{mse['seasonal_naive']['mse']:.3f}",
+    ]
 
 
 def test_best_value_by_direction_nominal_share_and_ties() -> None:
-    scores = {"itransformer": {"mse": 0.3861, "mae": 0.40, "coverage_80": 0.83, "skill_mae": 0.2, "width_80": 2.0},
-              "dlinear": {"mse": 0.3864, "mae": 0.41, "coverage_80": 0.78, "skill_mae": 0.1, "width_80": 2.5},
-              "drift": {"mse": 0.9, "mae": float("nan"), "coverage_80": 0.9, "skill_mae": -0.3}}
+    scores = {
+        "itransformer": {"mse": 0.3861, "mae": 0.40, "coverage_80": 0.83, "skill_mae": 0.2, "width_80": 2.0},
+        "dlinear": {"mse": 0.3864, "mae": 0.41, "coverage_80": 0.78, "skill_mae": 0.1, "width_80": 2.5},
+        "drift": {"mse": 0.9, "mae": float("nan"), "coverage_80": 0.9, "skill_mae": -0.3},
+    }
     rows = {row.model: row.cells for row in table.rows({"scores": scores})}
     keys = [score.key for score in table.columns({"scores": scores})]
     best = {key: [model for model, cells in rows.items() if cells[at].best] for at, key in enumerate(keys)}
-    assert best == {"mse": ["itransformer", "dlinear"], "mae": ["itransformer"], "coverage_80": ["dlinear"],
-                    "skill_mae": ["itransformer"], "width_80": []}
+    assert best == {
+        "mse": ["itransformer", "dlinear"],
+        "mae": ["itransformer"],
+        "coverage_80": ["dlinear"],
+        "skill_mae": ["itransformer"],
+        "width_80": [],
+    }
     assert rows["drift"][keys.index("mae")].text == "\N{EN DASH}"
     assert rows["drift"][keys.index("skill_mae")].text == "\N{MINUS SIGN}30.0 %"
     equal = {"scores": {"a": {"mse": 0.5}, "b": {"mse": 0.5001}}}
     assert not any(cell.best for row in table.rows(equal) for cell in row.cells)
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0, "0.00"), (0.01234, "0.0123"), (37.06, "37.1"), (123.4, "123"),
-                                             (999.7, "1,000"), (12_345.6, "12,346"), (None, "\N{EN DASH}")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.00"),
+        (0.01234, "0.0123"),
+        (37.06, "37.1"),
+        (123.4, "123"),
+        (999.7, "1,000"),
+        (12_345.6, "12,346"),
+        (None, "\N{EN DASH}"),
+    ],
+)
 def test_digits(value: float | None, text: str) -> None:
     score = next(score for score in table.SCORES if score.key == "crps")
     assert score.text(value) == text
@@ -287,6 +320,6 @@ def contrast(one: str, other: str) -> float:
 
 def luminance(color: str) -> float:
     """Relative luminance of WCAG 2.2."""
-    channels = [int(color[at:at + 2], 16) / 255 for at in (1, 3, 5)]
+    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -18,19 +18,50 @@ from datasets.errors import ForetideError
 if TYPE_CHECKING:
     from tests.app.figures.conftest import Example
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 OTHER = {"light": "dark", "dark": "light"}
 INK = {"light": style.INK, "dark": style.DARK[style.INK]}
 ACTUAL_HAS_COLOR = "c => document.querySelector('#plot-check').data.find(t => t.name === 'Actual').line.color === c"
 SENTENCE = "iTransformer is better than seasonal naive on <Plant>."
-QUALITY = {"rows": 1440, "unused": ["comment"], "findings": [
-    {"kind": "mixed_frequency", "column": None, "rows": list(range(2, 22)), "count": 1234, "detail": "two steps",
-     "blocking": True},
-    {"kind": "outlier", "column": "load", "rows": [77], "count": 1, "detail": "robust z-score 11", "blocking": False}]}
-RUN = {"run_id": "20240301-plant", "command": "foretide train --data 'my plant.csv' --horizon 24", "seed": 2021,
-       "started": "2024-03-01T10:00:00+00:00", "seconds": 84.2, "device": "cpu", "commit": None,
-       "versions": {"foretide": "0.1.0", "torch": "2.13.0"}}
+QUALITY = {
+    "rows": 1440,
+    "unused": ["comment"],
+    "findings": [
+        {
+            "kind": "mixed_frequency",
+            "column": None,
+            "rows": list(range(2, 22)),
+            "count": 1234,
+            "detail": "two steps",
+            "blocking": True,
+        },
+        {
+            "kind": "outlier",
+            "column": "load",
+            "rows": [77],
+            "count": 1,
+            "detail": "robust z-score 11",
+            "blocking": False,
+        },
+    ],
+}
+RUN = {
+    "run_id": "20240301-plant",
+    "command": "foretide train --data 'my plant.csv' --horizon 24",
+    "seed": 2021,
+    "started": "2024-03-01T10:00:00+00:00",
+    "seconds": 84.2,
+    "device": "cpu",
+    "commit": None,
+    "versions": {"foretide": "0.1.0", "torch": "2.13.0"},
+}
 CONFIG = {"model": "itransformer", "lookback": 168, "training": {"learning_rate": 1e-4}}
 
 
@@ -76,9 +107,19 @@ def page(written: Path) -> Page:
 def write(example: "Example", target: Path, **changed: Any) -> Path:
     """The report of the example, with some arguments changed."""
     given: dict[str, Any] = {
-        "title": "Plant: the next day", "sentence": SENTENCE, "forecast": example.forecast, "history": example.history,
-        "metrics": example.metrics, "quality": QUALITY, "run": RUN, "config": CONFIG, "naive": example.naive,
-        "check": example.check, "check_naive": example.check_naive, "files": ["next day.parquet"]}
+        "title": "Plant: the next day",
+        "sentence": SENTENCE,
+        "forecast": example.forecast,
+        "history": example.history,
+        "metrics": example.metrics,
+        "quality": QUALITY,
+        "run": RUN,
+        "config": CONFIG,
+        "naive": example.naive,
+        "check": example.check,
+        "check_naive": example.check_naive,
+        "files": ["next day.parquet"],
+    }
     return report.write_report(target, **(given | changed))
 
 
@@ -98,8 +139,20 @@ def test_plotly_is_there_once(written: Path) -> None:
 def test_every_plot_has_its_figure_description_and_title(page: Page) -> None:
     figures_by_id = {str(script["id"]) for script in page.named("script") if script.get("type") == "application/json"}
     plots = [tag for tag in page.named("div") if tag.get("class") == "plot"]
-    assert {f"data-{key}" for key in ("forecast", "check", "comparison", "skill", "error-by-step", "coverage-by-step",
-                                      "error-by-variate", "training", "overview")} == figures_by_id - {"tokens"}
+    assert {
+        f"data-{key}"
+        for key in (
+            "forecast",
+            "check",
+            "comparison",
+            "skill",
+            "error-by-step",
+            "coverage-by-step",
+            "error-by-variate",
+            "training",
+            "overview",
+        )
+    } == figures_by_id - {"tokens"}
     assert {plot["data-figure"] for plot in plots} == figures_by_id - {"tokens"}
     assert all(len(str(plot["aria-label"])) > 20 for plot in plots)
     identifiers = [str(attributes["id"]) for _, attributes in page.tags if "id" in attributes]
@@ -158,16 +211,26 @@ def test_missing_values_get_a_map_and_repairs_a_list(example: "Example", tmp_pat
 
 def test_report_of_a_bare_forecast(example: "Example", tmp_path: Path) -> None:
     metrics = {"scores": {"itransformer": {"mse": 0.5}}}
-    bare: dict[str, Any] = {"metrics": metrics, "quality": {}, "run": {}, "config": {}, "naive": None, "check": None,
-            "check_naive": None, "files": []}
+    bare: dict[str, Any] = {
+        "metrics": metrics,
+        "quality": {},
+        "run": {},
+        "config": {},
+        "naive": None,
+        "check": None,
+        "check_naive": None,
+        "files": [],
+    }
     text = write(example, tmp_path / "r.html", **bare).read_text(encoding="utf-8")
     assert 'class="verdict plain"' in text and "Every check passed." in text and 'id="data-skill"' not in text
 
 
 def test_markup_in_names_stays_text(example: "Example", tmp_path: Path) -> None:
     named = "</script><script>alert(1)</script>"
-    renamed = {key: getattr(example, key).assign_coords(variate=[named, "temperature", "flow"])
-               for key in ("forecast", "history", "naive", "check", "check_naive")}
+    renamed = {
+        key: getattr(example, key).assign_coords(variate=[named, "temperature", "flow"])
+        for key in ("forecast", "history", "naive", "check", "check_naive")
+    }
     page = Page(write(example, tmp_path / "r.html", title=named, **renamed).read_text(encoding="utf-8"))
     assert "alert(1)" not in page.text("script")
     assert named in page.text("h1")
@@ -184,8 +247,9 @@ def test_report_is_whole_or_not_there(example: "Example", tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_browser_draws_every_plot_without_complaint(written: Path, chromium: Path, theme: Any,
-                                                    require: Callable[[str], ModuleType]) -> None:
+def test_browser_draws_every_plot_without_complaint(
+    written: Path, chromium: Path, theme: Any, require: Callable[[str], ModuleType]
+) -> None:
     complaints: list[str] = []
     with require("playwright.sync_api").sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=FLAGS)
@@ -219,8 +283,9 @@ def test_picture_where_a_browser_is_found(example: "Example", chromium: Path, tm
     assert (int.from_bytes(image[16:20], "big"), int.from_bytes(image[20:24], "big")) == (1400, 800)
 
 
-def test_no_picture_where_none_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                        capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_picture_where_none_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
     assert report.browser() is None
     assert not report.write_picture(tmp_path / "forecast.png", go.Figure())
