@@ -1,4 +1,4 @@
-# make demo, test, lint, types, results, install, clean. Needs Python 3.11 or 3.12, git and make.
+# make demo, test, lint, format, types, results, install, clean. Needs Python 3.11 or 3.12, git and make.
 #
 #   PYTHON=/path/to/python3.12   the interpreter to use, in place of the first good one on PATH
 #   ARGS="-k windows"            passed on to pytest (make test) or to foretide demo (make demo)
@@ -9,13 +9,13 @@ BIN := $(VENV)/bin
 comma := ,
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types results install clean
+.PHONY: help demo test lint format types results install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      train, score and forecast on the sample that comes along"
 	@echo "make test      the tests (ARGS=... goes to pytest)"
-	@echo "make lint      ruff        make types   mypy"
+	@echo "make lint      ruff        make format   ruff, in place        make types   mypy"
 	@echo "make results   the table of committed benchmark results"
 	@echo "make install   everything for development into $(VENV)"
 	@echo "make clean     removes $(VENV) and caches; keeps .foretide, where your runs are"
@@ -28,6 +28,11 @@ test: $(VENV)/$(if $(filter all,$(FORETIDE_REQUIRE)),oracles,test).stamp
 
 lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/dev.stamp
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
 
 types: $(VENV)/dev.stamp
 	@$(BIN)/mypy

@@ -2,8 +2,8 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-# Hugging Face publishes distributions with these names. Where one is installed it hides ours, and every import below this
-# line would end in a puzzle; so the command says what is the matter first.
+# Hugging Face publishes distributions with these names. Where one is installed it hides ours, and every import would
+# end in a puzzle; so the command says what is the matter first.
 for _name in ("datasets", "kernels"):
     try:
         version(_name)

@@ -1,4 +1,4 @@
-"""iTransformer on ETTh1 under the published protocol: scores of every horizon over several seeds, beside the published ones.
+"""iTransformer on ETTh1 under the published protocol: scores over several seeds beside the published ones.
 
     python -m benchmarks.itransformer_etth1 --work FOLDER [--seeds 2023 2024 2025] [--horizons 96 192 336 720]
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.neuralforecast_cpu [--repeats 5]
 
-iTransformer of the same size (256 wide, 2 layers, 8 heads, feed-forward 256), 32 windows a step, lookback and horizon 96,
-ETTh1, no calendar tokens, because the peer's has none. Every measurement is a process of its own; ours and the peer's take
-turns. Writes ``benchmarks/results/neuralforecast_cpu.json``.
+iTransformer of the same size (256 wide, 2 layers, 8 heads, feed-forward 256), 32 windows a step, lookback and horizon
+96, ETTh1, no calendar tokens, because the peer's has none. Every measurement is a process of its own; ours and the
+peer's take turns. Writes ``benchmarks/results/neuralforecast_cpu.json``.
 """
 
 import argparse
@@ -230,9 +230,12 @@ def _peer(steps: int) -> Any:
 
 def _frame() -> Any:
     """ETTh1 in the long form of the peer."""
+    import xarray as xr
+
     from datasets import sources
 
     series = sources.load("ETTh1").series
+    assert isinstance(series, xr.Dataset)
     frame = series["value"].to_dataframe().reset_index()
     return frame.rename(columns={"variate": "unique_id", "time": "ds", "value": "y"})[
         ["unique_id", "ds", "y"]

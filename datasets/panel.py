@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +64,9 @@ class Panel:
         return slice(int(self.offsets[series]), int(self.offsets[series + 1]))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Panel":
-        tensors = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return dataclasses.replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed: dict[str, Any] = {k: change(v) for k, v in found.items() if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **changed)
 
 
 def from_series(
@@ -79,7 +81,7 @@ def from_series(
     Args:
         data: Canonical Dataset.
         horizon: Rows to append behind the last observed value, so that a forecast window can be cut there.
-        calendar_frequency: Whose calendar features are computed, mostly that of the data; None for none, so that F is 0.
+        calendar_frequency: Whose calendar features are computed, mostly that of the data; None for none.
         holidays: Country, or country and subdivision ("AU-VIC"), whose public holidays are a further feature.
         tail: Keep only so many rows before the first one that is not observed any more.
     """
@@ -207,7 +209,8 @@ def _extended(values: np.ndarray, rows: int) -> np.ndarray:
 def _calendar(
     times: np.ndarray, frequency: str | None, holidays: str | None, zone: str
 ) -> tuple[Tensor, tuple[str, ...]]:
-    columns, names = [np.zeros((len(times), 0), dtype=np.float32)], []
+    columns: list[np.ndarray] = [np.zeros((len(times), 0), dtype=np.float32)]
+    names: list[str] = []
     if frequency is not None:
         marks, found = calendar.features(times, frequency)
         columns.append(marks)

@@ -110,7 +110,7 @@ class Scaler:
         return fitted
 
     def match(self, panel: Panel) -> "Scaler":
-        """The scaler for the series of another panel: known ones keep their statistics, new ones take those of their own history."""
+        """The scaler for another panel: known series keep their statistics, new ones take those of their history."""
         if panel.ids == self.ids:
             return self
         if len(panel.ids) == 1 and len(self.ids) == 1 and self.location.shape[1] == len(panel.variates):
@@ -130,7 +130,7 @@ class Scaler:
         scale = self.scale.repeat_interleave(counts, dim=0)
         self.options.check(panel.value, panel.observed, panel.variates, panel.ids[0])
         scaled = (self.options.forward(panel.value) - location) / scale
-        tables = {}
+        tables: dict[str, Any] = {}
         for kind, (mean, deviation) in self.covariates.items():
             table = getattr(panel, kind)
             if table is not None:

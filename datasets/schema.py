@@ -134,7 +134,8 @@ def infer_frequency(times: np.ndarray) -> str:
     stamps = np.asarray(times).astype("datetime64[ns]")
     if len(stamps) < 3:
         raise ForetideError(
-            f"found {len(stamps)} time stamps, expected at least 3 to tell the frequency; name it with --reader.frequency"
+            f"found {len(stamps)} time stamps, expected at least 3 to tell the frequency; "
+            "name it with --reader.frequency"
         )
     steps = np.diff(stamps)
     if (steps == steps[0]).all():

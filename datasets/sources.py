@@ -180,7 +180,7 @@ def _field(path: Path, reader: ReaderOptions) -> Loaded:
 
 
 def _report(data: xr.Dataset) -> QualityReport:
-    """A report without findings, of data that needs no check: a field, or a series that was checked when it was exported."""
+    """A report without findings, of what needs no check: a field, or a series that was checked when it was exported."""
     first, last = (
         str(time).replace("T", " ") for time in np.datetime_as_string(data["time"].values[[0, -1]], unit="s")
     )

@@ -157,7 +157,8 @@ def part_windows(
 
     Args:
         borders: One for each series.
-        min_history: Rows that must lie before an origin; fewer than the lookback means that the missing ones are masked.
+        min_history: Rows that must lie before an origin; fewer than the lookback means that the missing ones are
+            masked.
 
     Raises:
         ForetideError: No series is long enough for a single window.

@@ -1,4 +1,4 @@
-"""The plain entry for a compute node: ``python -m forecasting RUN.yaml FOLDER`` trains and scores, and writes the folder.
+"""The plain entry for a compute node: ``python -m forecasting RUN.yaml FOLDER`` trains, scores, writes the folder.
 
 ``foretide runs import FOLDER`` takes it into the store afterwards.
 """
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -m forecasting RUN.yaml FOLDER", file=sys.stderr)
         return 2
-    warnings.formatwarning = lambda message, *rest: f"warning: {message}\n"  # type: ignore[assignment]
+    warnings.formatwarning = lambda message, *rest: f"warning: {message}\n"
     folder = Path(arguments[1])
     try:
         ensure_writable(folder)

@@ -65,13 +65,15 @@ def rolling_backtest(
     Args:
         stride: Rows between two origins; the last origin is always the last possible one.
         origins: Only the last so many, of each series.
-        refits: Number of equal shares of the origins before each of which the model is trained anew, on all rows before it.
+        refits: Number of equal shares of the origins before each of which the model is trained anew, on all rows
+            before it.
         intervals: Whether intervals are made and scored.
         baseline: Whether seasonal naive is scored beside the model.
 
     Returns:
-        Scores as in ``metrics.json``, and a frame with one row per origin, step and variate: ``unique_id``, ``variate``, ``cutoff``
-        (last known time stamp), ``ds``, ``step``, ``y``, ``forecast`` and the ends of the intervals, in original units.
+        Scores as in ``metrics.json``, and a frame with one row per origin, step and variate: ``unique_id``,
+        ``variate``, ``cutoff`` (last known time stamp), ``ds``, ``step``, ``y``, ``forecast`` and the ends of the
+        intervals, in original units.
     """
     if stride < 1 or (origins is not None and origins < 1) or refits < 0:
         raise ForetideError(
@@ -196,7 +198,7 @@ def _run(
 
 
 def _refitted(config: RunConfig, prepared: Prepared, plan: _Plan, scales: Tensor, sink: Sink | None) -> Scores:
-    """Trains before each share of the origins, on all rows before it; the last rows of those select, as in the first training."""
+    """Trains before each share of the origins, on all rows before it; the last of those select, as in the first run."""
     stride, refits = plan.stride, plan.refits
     if len(plan.ranges) > 1:
         raise ForetideError(

@@ -1,4 +1,4 @@
-"""AutoETS and Theta in a leaderboard: fitted anew at each of a declared sample of origins, because all would take hours."""
+"""AutoETS and Theta in a leaderboard: fitted anew at a declared sample of origins, because all would take hours."""
 
 from collections.abc import Iterator
 

@@ -16,8 +16,8 @@ class SplitOptions:
     """How rows are divided into training, validation and test.
 
     Args:
-        kind: ``auto`` takes the published borders of a catalogued dataset and a ratio elsewhere; ``last`` gives a panel's
-            last horizons to test and those before to validation.
+        kind: ``auto`` takes the published borders of a catalogued dataset and a ratio elsewhere; ``last`` gives a
+            panel's last horizons to test and those before to validation.
         train, validation, test: Share of the rows, for ``ratio``.
         validation_from, test_from: First day or time of the part, ISO, for ``dates``.
         windows: Horizons per series in validation and in test, for ``last``.

@@ -1,7 +1,7 @@
 """Fit through Lightning; predict without it.
 
-Training resumes from the checkpoint of the last epoch. Prediction is a plain loop: a Trainer built for each call costs more
-than the model.
+Training resumes from the checkpoint of the last epoch. Prediction is a plain loop: a Trainer built for each call costs
+more than the model.
 """
 
 import json
@@ -63,9 +63,9 @@ def fit(
 
     Args:
         make_windows: ``part, device → Windows`` in scaled units.
-        folder: For checkpoints, and kept: the caller removes it once the model is stored. If it holds the last checkpoint of
-            a broken run, that run is continued; after a kill at most one epoch is lost, and on the CPU the final weights
-            equal those of an unbroken run bit for bit. A finished training is taken from it as it is.
+        folder: For checkpoints, and kept: the caller removes it once the model is stored. If it holds the last
+            checkpoint of a broken run, that run is continued; after a kill at most one epoch is lost, and on the CPU
+            the final weights equal those of an unbroken run bit for bit. A finished training is taken from it as it is.
         validate: False for a refit: the weights of the last step are kept.
         max_steps: Ends training after so many steps, whatever the number of epochs.
     """

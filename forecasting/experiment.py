@@ -188,7 +188,7 @@ def score(trained: Trained, prepared: Prepared, config: RunConfig, scales: torch
 def refit(
     config: RunConfig, prepared: Prepared, trained: Trained, work: Path, visible: bool
 ) -> tuple[Prepared, Trained]:
-    """Trains anew on all rows, for as many steps as were best on validation; the calibration is kept, in the new scale."""
+    """Trains anew on all rows, for as many steps as were best; the calibration is kept, in the new scale."""
     every = [(0, n) for n in prepared.panel.ends.tolist()]
     scaler = Scaler.fit(prepared.panel, every, config.scaling)
     final = replace(prepared, scaler=scaler, scaled=scaler.apply(prepared.panel))
@@ -213,7 +213,7 @@ def refit(
 
 
 def baseline_config(name: str, config: RunConfig) -> RunConfig:
-    """The configuration of a baseline under the same protocol: the model's own defaults, a point head, the same seed."""
+    """A baseline's configuration under the same protocol: the model's own defaults, a point head, the same seed."""
     defaults = dict(models.find(name).defaults)
     training = replace(
         config.training,
@@ -349,7 +349,7 @@ def _schema(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
 
 
 def _calibrated_until(config: RunConfig, prepared: Prepared) -> str:
-    """The last time stamp whose error says nothing more: of validation, or of all rows once a refit has trained on them."""
+    """The last time stamp whose error says nothing more: of validation, or of all rows after a refit."""
     panel = prepared.panel
     ends = panel.ends.tolist() if config.training.refit else [border.validation[1] for border in prepared.borders]
     return str(max(panel.times[panel.rows(series)][end - 1] for series, end in enumerate(ends)))[:19]

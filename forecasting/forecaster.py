@@ -74,8 +74,9 @@ class Recipe:
 class Forecaster(LightningModule):
     """Base of all forecasters: loss, head, normalisation, optimiser, schedule.
 
-    A subclass declares `Config`, `supports`, `title` and, in `defaults`, the run options (`config.RunConfig`) that suit it; it builds its layers in ``__init__`` after ``super().__init__``, and
-    maps a normalised batch to head outputs in ``forward``.
+    A subclass declares `Config`, `supports`, `title` and, in `defaults`, the run options (`config.RunConfig`) that
+    suit it; it builds its layers in ``__init__`` after ``super().__init__``, and maps a normalised batch to head
+    outputs in ``forward``.
 
     Args:
         task: Sizes of the problem.
@@ -120,7 +121,7 @@ class Forecaster(LightningModule):
         """Normalised windows → head outputs ``(B, H, C, P)``, in normalised units."""
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Head outputs ``(B, H, C, P)`` in the units of the batch: normalise, forward, and take the normalisation back."""
+        """Head outputs ``(B, H, C, P)`` in the units of the batch: normalise, forward, undo the normalisation."""
         normalized, (location, scale) = self._normalization.normalize(batch)
         return self.head.affine(self(normalized), location, scale)
 
@@ -167,7 +168,7 @@ class Forecaster(LightningModule):
         torch.manual_seed(self.recipe.training.seed + 7919 * (self.current_epoch + 1) + self.global_rank)
 
     def mean_train_loss(self) -> float:
-        """Mean loss of the epoch so far, over all processes; not logged step by step, which costs as much as a small model."""
+        """Mean loss of the epoch so far, over all processes; logging each step would cost as much as a small model."""
         sums = torch.tensor([float(self._training[0]), self._training[1]], dtype=torch.float64, device=self.device)
         if self._processes > 1:
             dist.all_reduce(sums)
@@ -200,8 +201,8 @@ class Forecaster(LightningModule):
         finite = torch.isfinite(batch.past).all(1).all(0)
         named = f", variate {int((~finite).nonzero()[0])} has non-finite inputs" if not finite.all() else ""
         raise ForetideError(
-            f"training: the loss is not finite in epoch {self.current_epoch + 1}, batch {index + 1} (first window: series "
-            f"{int(batch.series[0])}, row {int(batch.origin[0])}{named}); lower --training.learning_rate, set "
+            f"training: the loss is not finite in epoch {self.current_epoch + 1}, batch {index + 1} (first window: "
+            f"series {int(batch.series[0])}, row {int(batch.origin[0])}{named}); lower --training.learning_rate, set "
             "--training.gradient_clip, or use --training.precision 32-true. The last good checkpoint is kept"
         )
 

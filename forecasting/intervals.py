@@ -1,4 +1,4 @@
-"""Quantiles of every forecast: from validation errors, from errors that follow the series, or from the model's own head."""
+"""Quantiles of every forecast: from validation errors, from errors that follow the series, or from the head."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping

@@ -92,7 +92,7 @@ class EncoderLayer(nn.Module):
         self.widen, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.norm_attention, self.norm_forward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
-        self.activation = {"gelu": F.gelu, "relu": F.relu}[activation]
+        self.activation: nn.Module = {"gelu": nn.GELU, "relu": nn.ReLU}[activation]()
 
     def forward(self, x: Tensor, keep: int | None = None) -> Tensor:
         """Tokens ``(B, N, D)`` → ``(B, M, D)``.

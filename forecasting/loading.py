@@ -11,8 +11,9 @@ from datasets.windows import Batch, Windows
 class WindowLoader:
     """An iterable of batches; in the Lightning protocol it is its own sampler.
 
-    Every global batch is cut into one share for each process, so that the union over processes is the batch that a single
-    process would have seen. No window is dropped; a process without a share of the last batch gets a window that is not scored.
+    Every global batch is cut into one share for each process, so that the union over processes is the batch that a
+    single process would have seen. No window is dropped; a process without a share of the last batch gets a window
+    that is not scored.
 
     Args:
         batch_size: Windows per global batch.

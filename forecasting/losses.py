@@ -1,6 +1,7 @@
 """Losses as masked sums: each returns the sum over the scored elements, and the caller divides by their number.
 
-Sums rather than means, so that a step spread over several processes can divide by the number of elements in all of them.
+Sums rather than means, so that a step spread over several processes can divide by the number of elements in all of
+them.
 """
 
 import math

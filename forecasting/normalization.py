@@ -1,4 +1,4 @@
-"""Instance normalisation: an invertible wrapper that gives each window zero mean and unit scale, and takes them back."""
+"""Instance normalisation: an invertible wrapper that gives each window zero mean and unit scale."""
 
 import torch
 from torch import Tensor

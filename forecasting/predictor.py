@@ -90,9 +90,9 @@ class Predictor:
             samples: Sample paths to draw from validation errors.
 
         Returns:
-            ``forecast (time, variate)``, ``quantile (time, variate, level)`` and, if asked for, ``sample (sample, time, variate)``,
-            in original units; with a leading dim ``unique_id`` and coordinates ``ds (unique_id, step)`` and
-            ``origin (unique_id)`` for many series.
+            ``forecast (time, variate)``, ``quantile (time, variate, level)`` and, if asked for, ``sample (sample,
+            time, variate)``, in original units; with a leading dim ``unique_id`` and coordinates ``ds (unique_id,
+            step)`` and ``origin (unique_id)`` for many series.
         """
         series = self.check(series, horizon)
         steps = self.horizon if horizon is None else horizon
@@ -137,16 +137,16 @@ class Predictor:
         for name, trained, found in zip(wanted, self.schema["units"], chosen["unit"].values.tolist(), strict=True):
             if trained and found and trained != found:
                 raise ForetideError(
-                    f"{_source(data)}: {name!r} is in {found!r}, the model was trained on {trained!r}; convert the column, "
-                    "or name the unit with --reader.units"
+                    f"{_source(data)}: {name!r} is in {found!r}, the model was trained on {trained!r}; "
+                    "convert the column, or name the unit with --reader.units"
                 )
         for kind in ("past", "future", "static"):
             have = [str(v) for v in data[f"{kind}_variate"].values] if kind in data else []
             absent = [name for name in self.schema[kind] if name not in have]
             if absent:
                 raise ForetideError(
-                    f"{_source(data)}: the {kind} covariate {absent[0]!r} is missing, with which the model was trained; "
-                    f"add the column and name it with --reader.{kind}"
+                    f"{_source(data)}: the {kind} covariate {absent[0]!r} is missing, with which the model was "
+                    f"trained; add the column and name it with --reader.{kind}"
                 )
         # units that only the training knew are carried over, so that they survive to the forecast
         if not any(self.schema["units"]):

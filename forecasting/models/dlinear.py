@@ -1,6 +1,8 @@
 """DLinear (Zeng et al., AAAI 2023): one linear map for the trend and one for the rest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ class DLinear(Forecaster):
     supports = Supports(any_variates=True)
     title = "DLinear"
     # no normalisation, as published; the rate is Adam's own default
-    defaults = {"normalization": "none", "training": {"learning_rate": 1e-3}}
+    defaults: ClassVar[Mapping[str, Any]] = {"normalization": "none", "training": {"learning_rate": 1e-3}}
 
     def __init__(self, task: Task, architecture: DLinearConfig, recipe: Recipe) -> None:
         super().__init__(task, architecture, recipe)

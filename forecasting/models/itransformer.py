@@ -47,9 +47,9 @@ class ITransformerConfig(Architecture):
 class ITransformer(Forecaster):
     """Attention over variates: each variate's whole lookback is one token (paper, section 3).
 
-    Calendar features and past covariates are further tokens through the same embedding, as published; future covariates span
-    lookback and horizon and have an embedding of their own; static ones form one token. Weights do not depend on the number of
-    variates, so a model trained on some can forecast all (paper, section 4.2).
+    Calendar features and past covariates are further tokens through the same embedding, as published; future
+    covariates span lookback and horizon and have an embedding of their own; static ones form one token. Weights do not
+    depend on the number of variates, so a model trained on some can forecast all (paper, section 4.2).
     """
 
     Config = ITransformerConfig
@@ -91,6 +91,7 @@ class ITransformer(Forecaster):
         normalized, _ = self._normalization.normalize(batch)
         tokens, maps = self._tokens(normalized), []
         for layer in self.encoder:
+            assert isinstance(layer, EncoderLayer)
             maps.append(layer.attention.weights(tokens))
             tokens = layer(tokens)
         return torch.stack(maps)

@@ -1,5 +1,8 @@
 """Seasonal naive: the value one season ago. The baseline that every score is compared with."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from torch import Tensor
 
 from datasets.errors import ForetideError
@@ -9,12 +12,12 @@ from forecasting.forecaster import Forecaster, Recipe, Supports, Task
 
 
 class SeasonalNaive(Forecaster):
-    """Repeats the last observed season of the lookback (Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 5.2)."""
+    """Repeats the last observed season of the lookback (Hyndman & Athanasopoulos, *Forecasting*, section 5.2)."""
 
     supports = Supports(any_variates=True, probabilistic=False)
     title = "Seasonal naive"
     trainable = False
-    defaults = {"normalization": "none"}
+    defaults: ClassVar[Mapping[str, Any]] = {"normalization": "none"}
 
     @classmethod
     def check(cls, task: Task, recipe: Recipe) -> None:

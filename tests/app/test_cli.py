@@ -199,8 +199,8 @@ class TestWords:
             ),
             (
                 "train --data a --reader x",
-                "--reader: is a group of options; give them one by one, such as --reader.time, or all of them in a file for "
-                "--config",
+                "--reader: is a group of options; give them one by one, such as --reader.time, or all of them in a "
+                "file for --config",
             ),
             ("train --data a --reader.sentinels x", "--reader.sentinels: found 'x', expected numbers"),
             ("train --data a --reader.units MW", "--reader.units: found 'MW', expected pairs NAME=TEXT"),
