@@ -142,4 +142,6 @@ def _fits(stored: dict[str, Any], series: "Series") -> bool:
     frequency = series.frequency if isinstance(series, LongSeries) else str(series.attrs["frequency"])
     if (stored["form"] == "long") != long or not same_frequency(stored["frequency"], frequency):
         return False
-    return isinstance(series, LongSeries) or set(stored["variates"]) <= {str(v) for v in series["variate"].values}
+    if isinstance(series, LongSeries):
+        return True
+    return "variate" in series.dims and set(stored["variates"]) <= {str(v) for v in series["variate"].values}

@@ -202,6 +202,20 @@ def season_of(frequency: str) -> int:
     return {1: 7, 7: 52}.get(round(seconds / 86_400), 1)
 
 
+def refuse_field(data: xr.Dataset | LongSeries) -> None:
+    """Refuses a grid where series are needed.
+
+    Raises:
+        ForetideError: Names the dims that were found.
+    """
+    if isinstance(data, xr.Dataset) and "variate" not in data.dims:
+        name = data.attrs.get("title") or data.attrs.get("source") or "data"
+        raise ForetideError(
+            f"{name}: holds fields over {', '.join(map(str, data.dims))}, expected series; save those of the places "
+            "that you want as a table"
+        )
+
+
 def last_observed(data: xr.Dataset) -> int:
     """Row of the last time stamp at which any variate is observed: the forecast starts after it."""
     observed = np.isfinite(data["value"].values).any(axis=1)

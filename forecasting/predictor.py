@@ -67,6 +67,7 @@ class Predictor:
                 f"--horizon: found {steps}, expected 1 to {self.horizon}, for which the model was trained; "
                 "train one with a longer horizon"
             )
+        schema.refuse_field(series)
         long = isinstance(series, LongSeries)
         if long != (self.schema["form"] == "long"):
             raise ForetideError(

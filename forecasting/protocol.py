@@ -102,6 +102,7 @@ def prepare_series(
     config: RunConfig, series: Series, report: dict[str, object], entry: Entry | None = None
 ) -> Prepared:
     """Splits and scales data that has been read already."""
+    schema.refuse_field(series)
     frequency = series.frequency if isinstance(series, LongSeries) else str(series.attrs["frequency"])
     calendar = ((entry.calendar if entry else None) or frequency) if config.calendar else None
     panel = panels.of(series, calendar_frequency=calendar, holidays=config.holidays)
