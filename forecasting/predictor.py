@@ -1,5 +1,6 @@
 """Forecasts from a stored model: in a fresh process, on new rows, in original units, with intervals."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ class Predictor:
         self.scaler = Scaler.from_dict(stored.scaling)
         self.model = _restore(self.config, self.schema, stored.weights).to(self.device).eval()
         self.calibration = Calibration.from_tensors(_under(stored.weights, "calibration."))
-        self._followed: tuple[tuple[str, str], Intervals] | None = None
+        self._followed: tuple[str, Intervals] | None = None
 
     @staticmethod
     def load(folder: str | Path, device: torch.device | str = "cpu") -> "Predictor":
@@ -130,7 +131,7 @@ class Predictor:
         if extra:
             warnings.warn(
                 f"{_source(data)}: {', '.join(extra)} {'was' if len(extra) == 1 else 'were'} not part of the training "
-                "and are left out",
+                f"and {'is' if len(extra) == 1 else 'are'} left out",
                 ForetideWarning,
                 stacklevel=3,
             )
@@ -168,10 +169,22 @@ class Predictor:
         method = self.config.intervals.method
         if method != "adaptive" or isinstance(series, LongSeries):
             return self.calibration.intervals(method, 2 if isinstance(series, LongSeries) else 1)
-        key = (str(series.attrs["checksum"]), str(series["time"].values[schema.last_observed(series)]))
+        key = self._replayed(series)
         if self._followed is None or self._followed[0] != key:
             self._followed = (key, self._follow(self._panel(series)[1]))
         return self._followed[1]
+
+    def _replayed(self, series: xr.Dataset) -> str:
+        """Checksum of all that the followed intervals depend on."""
+        end = schema.last_observed(series) + 1
+        rows = slice(max(0, end - REPLAYED_ORIGINS - int(self.schema["lookback"])), end + self.horizon)
+        digest = hashlib.sha256(str(series["time"].values[end - 1]).encode())
+        for name in ("value", "past", "future"):
+            if name in series:
+                digest.update(np.ascontiguousarray(series[name].values[rows]).tobytes())
+        if "static" in series:
+            digest.update(series["static"].values.tobytes())
+        return digest.hexdigest()
 
     def _follow(self, scaled: Panel) -> Intervals:
         """Adaptive intervals after the errors at the most recent origins, as far as their targets are known."""
