@@ -125,24 +125,19 @@ def summary(scores: dict[str, Scores], reference: str = "seasonal_naive") -> dic
     """Scores of several models as plain data, with the skill of each against the reference.
 
     Skill is 1 − error / error of the reference: on MASE for the point forecast, on scaled CRPS for the distribution.
+    There is none beside a reference without error, as on a series that repeats itself exactly.
     """
     table = {name: model.overall() for name, model in scores.items()}
     base = table.get(reference)
     for row in table.values():
-        if base:
-            row["skill_mae"] = _skill(row["mase"], base["mase"])
-            if "scaled_crps" in row and "scaled_crps" in base:
-                row["skill_crps"] = _skill(row["scaled_crps"], base["scaled_crps"])
+        for skill, metric in (("skill_mae", "mase"), ("skill_crps", "scaled_crps")):
+            if base and base.get(metric) and metric in row:
+                row[skill] = 1 - row[metric] / base[metric]
     return {
         "scores": table,
         "by_step": {name: model.by_step() for name, model in scores.items()},
         "by_variate": {name: model.by_variate() for name, model in scores.items()},
     }
-
-
-def _skill(error: float, reference: float) -> float:
-    """NaN beside a reference without error, as on a series that repeats itself exactly."""
-    return 1 - error / reference if reference else float("nan")
 
 
 def _errors(

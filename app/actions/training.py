@@ -152,6 +152,8 @@ def verdict(metrics: dict[str, Any], baseline: str = "seasonal_naive", metric: s
         return "There is no seasonal naive beside it, or too few windows, so that no comparison can be made."
     name = titles([row["model"], baseline])
     model, other = name.get(row["model"], row["model"]), name.get(baseline, baseline).lower()
+    if not row["baseline_score"]:
+        return f"There is nothing to improve: {other} makes no error at all on this series."
     share = [100 * value / row["baseline_score"] for value in (row["difference"], row["lower"], row["upper"])]
     interval = f"95 % interval of the difference {share[1]:+.1f} to {share[2]:+.1f} %"
     if row["verdict"] == "better":
