@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from itertools import product
@@ -357,3 +358,34 @@ def test_the_plain_entry_reports_mistakes_with_exit_code_two(
     text = process.communicate()[0]
     assert process.returncode == 2 and text.startswith("error: ") and text.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_classical_baselines_are_scored_on_a_declared_sample(
+    config: Make, tmp_path: Path, require: Callable[[str], Any]
+) -> None:
+    require("statsforecast")
+    chosen = config(baselines=["seasonal_naive", "auto_ets"], classical_origins=4, model="dlinear", architecture={})
+    made = run(chosen, tmp_path / "run", visible=False)
+    assert made is not None
+    metrics = made.artifact.metrics
+    assert metrics["sampled"] == {"auto_ets": 4} and finite(metrics["scores"]["auto_ets"])
+    assert {row["baseline"] for row in metrics["comparison"]} == {"seasonal_naive"}
+
+
+def test_a_baseline_that_is_not_installed_is_found_before_training(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "statsforecast.models", None)
+    with pytest.raises(ForetideError, match="theta needs statsforecast"):
+        run(config(baselines=["theta"]), tmp_path / "run")
+    assert not list(tmp_path.iterdir()) and "epoch" not in capsys.readouterr().out
+
+
+def test_holidays_are_a_feature_of_calendar_and_forecast(config: Make, tmp_path: Path) -> None:
+    made = run(config(holidays="DE", baselines=[], training={"max_epochs": 1}), tmp_path / "run", visible=False)
+    assert made is not None and made.artifact.schema["calendar_names"][-1] == "holiday"
+    marks = made.prepared.panel.calendar[:, -1]
+    assert marks[:24].tolist() == [0.5] * 24 and marks[24:].tolist() == [-0.5] * 696
+    predictor = Predictor(made.artifact)
+    assert np.isfinite(predictor.forecast(made.prepared.series)["forecast"]).all()
+    assert predictor.model.task.calendar == 5
