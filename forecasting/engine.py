@@ -9,7 +9,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from forecasting.conformal import LEVELS
 from forecasting.forecaster import Forecaster
 from forecasting.loading import WindowModule
 from forecasting.progress import Progress
+from forecasting.threads import threads_for
 
 FINISHED = "fit.json"
 
@@ -84,7 +85,7 @@ def fit(
     with warnings.catch_warnings(), _deterministic_flag():
         warnings.simplefilter("ignore")
         trainer = _trainer(options, folder, progress, validate, max_steps)
-        with _interruptible(trainer):
+        with _interruptible(trainer), _threads(model, make_windows, options):
             trainer.fit(model, datamodule=module, ckpt_path=resumed, weights_only=True)
     losses = [row["validation_loss"] for row in progress.epochs]
     best_epoch = 1 + min(range(len(losses)), key=losses.__getitem__) if validate else len(losses)
@@ -115,6 +116,16 @@ class Patience(EarlyStopping):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at what the checkpoint brought."""
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+def _threads(
+    model: Forecaster, make_windows: Callable[[str, torch.device], Windows], options: TrainingOptions
+) -> AbstractContextManager[None]:
+    """The number of threads that suits the training; processes of a launcher have theirs from it."""
+    if _accelerator(options) == "gpu" or options.devices > 1:
+        return nullcontext()
+    windows = make_windows("train", torch.device("cpu"))
+    return threads_for(model, windows.batch(torch.arange(min(options.batch_size, len(windows)))))
 
 
 @contextmanager
