@@ -63,7 +63,7 @@ def _store(problems: list[str]) -> dict[str, str]:
         ensure_writable(home() / "probe")
         store = RunStore()
         projects, runs = store.projects(), store.runs(limit=1000)
-        found = f"{len(runs)} runs, projects: {', '.join(projects) or 'none yet'}"
+        found = f"{len(runs)} run{'' if len(runs) == 1 else 's'}, projects: {', '.join(projects) or 'none yet'}"
     except ForetideError as error:
         problems.append(str(error))
         found = "cannot be used"

@@ -82,8 +82,8 @@ def forecast(
 
     if samples < 0:
         raise ForetideError(f"--samples: found {samples}, expected 0 or more")
-    if samples and (output is None or output.suffix.lower() != ".nc"):
-        raise ForetideError("--samples: sample paths are kept in .nc files only; name one with --output")
+    if samples and output and output.suffix.lower() != ".nc":
+        raise ForetideError(f"--output: found {output.name!r}, but sample paths are kept in .nc files only; name one")
     if output:
         check_output(output)
     series, predictor, label = _load(data, model, project, reader, quality, device)

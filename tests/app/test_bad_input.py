@@ -140,7 +140,7 @@ class TestModel:
             (("--model", "abcdef"), ("run 'abcdef': no such run",)),
             (("--model", "./nowhere"), ("nowhere: found nothing, expected the folder of an artifact",)),
             (("--device", "tpu"), ("--device: found 'tpu', expected cpu",)),
-            (("--samples", "3"), ("--samples", ".nc")),
+            (("--samples", "3"), ("--output: found 'f.csv'", ".nc")),
             (("--samples", "-1"), ("--samples: found -1",)),
         ],
     )
