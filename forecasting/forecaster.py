@@ -99,6 +99,7 @@ class Forecaster(LightningModule):
         self._validation = [0.0, 0.0]
         self._processes = 1
         self.check(task, recipe)
+        self.check_architecture(task, architecture)
 
     @classmethod
     def check(cls, task: Task, recipe: Recipe) -> None:
@@ -115,6 +116,10 @@ class Forecaster(LightningModule):
                 f"{cls.title}: found training.variate_fraction {recipe.training.variate_fraction}, expected 1; "
                 "the model is bound to its variates"
             )
+
+    @classmethod
+    def check_architecture(cls, task: Task, architecture: Any) -> None:
+        """Refuses options of the model that do not fit the sizes of the task, before anything is built."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:

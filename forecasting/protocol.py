@@ -179,6 +179,8 @@ def check_model(config: RunConfig, prepared: Prepared) -> type[Forecaster]:
     from forecasting.forecaster import Recipe
 
     kind = models.find(config.model)
-    models.architecture(config.model, config.architecture)
-    kind.check(prepared.task(kind.supports), Recipe(config.head, config.normalization, config.training))
+    architecture = models.architecture(config.model, config.architecture)
+    task = prepared.task(kind.supports)
+    kind.check(task, Recipe(config.head, config.normalization, config.training))
+    kind.check_architecture(task, architecture)
     return kind
