@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # what the machine refuses, whatever file it is about
 _REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+# how torch, NumPy and CUDA put it
+_NO_MEMORY = ("can't allocate memory", "unable to allocate", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,11 @@ def _explained(error: Exception) -> ForetideError | None:
     """The one line about an error that a person can mend; None for a defect of ours."""
     if isinstance(error, ForetideError):
         return error
+    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY):
+        return ForetideError(
+            "there is not enough memory; take a smaller model or batch (--training.batch_size), or fewer "
+            "variates (--reader.variates, --training.variate_fraction)"
+        )
     if isinstance(error, OSError) and error.errno not in _REFUSED:
         return None
     from app.home import home

@@ -27,7 +27,7 @@ from forecasting.config import TrainingOptions
 from forecasting.conformal import LEVELS
 from forecasting.forecaster import Forecaster
 from forecasting.loading import WindowModule
-from forecasting.progress import Progress
+from forecasting.progress import Progress, watched
 from forecasting.threads import threads_for
 
 FINISHED = "fit.json"
@@ -231,7 +231,7 @@ def predict(
     model.eval()
     if batch_size is None:
         batch_size = max(1, min(256, 2**23 // (windows.horizon * len(windows.panel.variates) * len(LEVELS))))
-    for indices in torch.arange(len(windows), device=windows.device).split(batch_size):
+    for indices in watched(torch.arange(len(windows), device=windows.device).split(batch_size), model.title):
         batch = windows.batch(indices)
         output = model.outputs(batch).float()
         quantiles = None if levels is None else model.head.quantiles(output, levels.to(output.device))

@@ -1,11 +1,25 @@
-"""One progress line for a whole training run, with the time left, and the history of its epochs."""
+"""One progress line with the time left, for a whole training run or a long prediction; the history of epochs."""
 
 import math
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+T = TypeVar("T")
+
+
+def watched(batches: Sequence[T], label: str) -> Iterable[T]:
+    """The same batches, with a bar on a terminal once they have taken two seconds."""
+    if len(batches) < 2 or not sys.stderr.isatty():
+        return batches
+    from tqdm import tqdm
+
+    shape = "{desc}  {percentage:3.0f}% {bar}  {remaining} left"
+    made: Iterable[T] = tqdm(batches, desc=label, delay=2, leave=False, dynamic_ncols=True, bar_format=shape)
+    return made
 
 
 class Progress(Callback):

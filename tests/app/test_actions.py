@@ -26,6 +26,12 @@ Foretide = Callable[..., Any]
 FLAT = RunConfig(data="plant.csv", model="seasonal_naive", lookback=24, horizon=6, baselines=[])
 
 
+def train(run: RunConfig, **options: bool) -> training.TrainResult:
+    result = training.train(run, **options)
+    assert result is not None
+    return result
+
+
 def champion(site: Path) -> Path:
     return RunStore(site / ".foretide").resolve("plant").artifact
 
@@ -53,9 +59,9 @@ class TestTrain:
         assert RunStore().resolve("plant").version == 1
 
     def test_registered_and_promoted(self, site: Path) -> None:
-        assert training.train(FLAT, register=True).version == 2
+        assert train(FLAT, register=True).version == 2
         assert RunStore().resolve("plant").version == 1
-        result = training.train(FLAT.of(project="other"), promote=True)
+        result = train(FLAT.of(project="other"), promote=True)
         assert (result.project, result.version) == ("other", 1)
         assert RunStore().resolve("other").run_id == result.run_id
 
@@ -194,7 +200,7 @@ class TestScores:
         assert rolled["mse"] == pytest.approx(scored["mse"]) and rolled["crps"] == pytest.approx(scored["crps"])
 
     def test_comparison_of_two_runs(self, site: Path, foretide: Foretide) -> None:
-        other = training.train(FLAT).run_id
+        other = train(FLAT).run_id
         first = RunStore().resolve("plant").run_id
         done = foretide("compare", first, other)
         assert done.code == 0
@@ -206,15 +212,15 @@ class TestScores:
 
     def test_comparison_by_default_takes_the_best_that_are_alike(self, site: Path, foretide: Foretide) -> None:
         assert "found 1 run, expected at least 2" in foretide("compare").err
-        training.train(FLAT)
-        training.train(FLAT.of(horizon=4))
+        train(FLAT)
+        train(FLAT.of(horizon=4))
         result = runs.compare(project="plant")
         assert len(result.scores) == 2
-        training.train(FLAT.of(project="other"))
+        train(FLAT.of(project="other"))
         assert "there are runs of other, plant" in foretide("compare").err
 
     def test_runs_of_other_data_are_not_compared(self, site: Path, foretide: Foretide) -> None:
-        other = training.train(FLAT.of(horizon=4)).run_id
+        other = train(FLAT.of(horizon=4)).run_id
         done = foretide("compare", other, RunStore().resolve("plant").run_id)
         assert done.code == 2 and "differ in data or horizon" in done.err
 
@@ -227,14 +233,14 @@ class TestRuns:
     """The run store from the command line."""
 
     def test_list(self, site: Path, foretide: Foretide) -> None:
-        training.train(FLAT)
+        train(FLAT)
         out = foretide("runs", "list").out
         assert [line.split()[2] for line in out.splitlines()[2:]] == ["seasonal_naive", "dlinear"]
         assert len(foretide("runs", "list", "--limit", "1").out.splitlines()) == 3
         assert len({len(line) for line in out.splitlines()}) == 1
 
     def test_order(self, site: Path, foretide: Foretide) -> None:
-        training.train(FLAT)
+        train(FLAT)
         best = foretide("runs", "list", "--order", "mse").out.splitlines()[2]
         assert foretide("runs", "list", "--order", "-mse").out.splitlines()[3] == best
         done = foretide("runs", "list", "--order", "beauty")
@@ -264,7 +270,7 @@ class TestRuns:
             assert part in out
 
     def test_delete(self, site: Path, foretide: Foretide) -> None:
-        result = training.train(FLAT)
+        result = train(FLAT)
         kept = RunStore().resolve("plant").run_id
         assert "is the registered model plant 1" in foretide("runs", "delete", kept).err
         assert foretide("runs", "delete", result.run_id).out == f"deleted run {result.run_id}\n"
@@ -275,7 +281,7 @@ class TestModels:
     """The registry from the command line."""
 
     def test_promote_and_roll_back(self, site: Path, foretide: Foretide) -> None:
-        run_id = training.train(FLAT).run_id
+        run_id = train(FLAT).run_id
         assert foretide("models", "register", run_id).out == f"run {run_id} is version 2 of plant\n"
         assert foretide("models", "promote", "plant", "2").out == "version 2 is the champion of plant\n"
         assert foretide("models", "rollback", "plant").out == "version 1 is the champion of plant again\n"
@@ -311,12 +317,12 @@ class TestModels:
 
     def test_delete(self, site: Path, foretide: Foretide) -> None:
         assert "is the champion" in foretide("models", "delete", "plant", "1").err
-        run_id = training.train(FLAT, register=True).run_id
+        run_id = train(FLAT, register=True).run_id
         assert foretide("models", "delete", "plant", "2").code == 0
         assert RunStore().show(run_id).artifact.exists()
 
     def test_without_a_champion(self, site: Path, foretide: Foretide) -> None:
-        training.train(FLAT.of(project="new"), register=True)
+        train(FLAT.of(project="new"), register=True)
         done = foretide("forecast", "--data", "plant.csv", "--project", "new")
         assert "has no version or alias 'champion'; found 1" in done.err
 

@@ -177,6 +177,11 @@ class TestModel:
         message = refused(*FORECAST, "plant.csv")
         assert "no model is registered" in message and "foretide train" in message
 
+    def test_a_model_that_does_not_fit_into_memory(self, refused: Callable[..., str]) -> None:
+        size = ("--architecture.d_model", "80000000", "--architecture.heads", "1")
+        message = refused("train", "--data", "plant.csv", "--lookback", "24", "--horizon", "6", *size)
+        assert message.startswith("there is not enough memory; take a smaller model or batch")
+
     def test_training_options_that_could_not_end_well(self, refused: Callable[..., str]) -> None:
         assert "'nobody'" in refused(*TRAIN, "--data", "plant.csv", "--baselines", "nobody")
         assert "' x'" in refused(*TRAIN, "--data", "plant.csv", "--project", " x")
