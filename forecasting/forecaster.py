@@ -85,7 +85,7 @@ class Forecaster(LightningModule):
     """
 
     Config: ClassVar[type[Architecture]] = Architecture
-    supports: ClassVar[Supports] = Supports()
+    supports: Supports = Supports()
     title: ClassVar[str] = ""
     trainable: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -100,6 +100,8 @@ class Forecaster(LightningModule):
         self._processes = 1
         self.check(task, recipe)
         self.check_architecture(task, architecture)
+        self.supports = self.supported(architecture)
+        _check_fraction(self.title, self.supports, recipe)
 
     @classmethod
     def check(cls, task: Task, recipe: Recipe) -> None:
@@ -111,11 +113,12 @@ class Forecaster(LightningModule):
             raise ForetideError(
                 f"{cls.title}: found head.kind {recipe.head.kind}, expected point; the model has no probabilistic head"
             )
-        if recipe.training.variate_fraction < 1 and not cls.supports.any_variates:
-            raise ForetideError(
-                f"{cls.title}: found training.variate_fraction {recipe.training.variate_fraction}, expected 1; "
-                "the model is bound to its variates"
-            )
+        _check_fraction(cls.title, cls.supports, recipe)
+
+    @classmethod
+    def supported(cls, architecture: Any) -> Supports:
+        """What the model supports with these options; `supports` of the class is what any of them allow."""
+        return cls.supports
 
     @classmethod
     def check_architecture(cls, task: Task, architecture: Any) -> None:
@@ -189,7 +192,8 @@ class Forecaster(LightningModule):
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
         # Lightning refuses to clip what a fused optimizer would unscale itself
         fused = options.precision == "32-true" or options.gradient_clip is None
-        optimizer = kind(self.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = kind(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(options, epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
@@ -209,6 +213,14 @@ class Forecaster(LightningModule):
             f"training: the loss is not finite in epoch {self.current_epoch + 1}, batch {index + 1} (first window: "
             f"series {int(batch.series[0])}, row {int(batch.origin[0])}{named}); lower --training.learning_rate, set "
             "--training.gradient_clip, or use --training.precision 32-true. The last good checkpoint is kept"
+        )
+
+
+def _check_fraction(title: str, supports: Supports, recipe: Recipe) -> None:
+    if recipe.training.variate_fraction < 1 and not supports.any_variates:
+        raise ForetideError(
+            f"{title}: found training.variate_fraction {recipe.training.variate_fraction}, expected 1; "
+            "the model is bound to its variates"
         )
 
 

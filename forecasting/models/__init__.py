@@ -1,4 +1,4 @@
-"""One file per model. A model is found by the name of its file: adding the file is all that it takes."""
+"""One file, or one folder, per model. A model is found by its name there: adding it is all that it takes."""
 
 import difflib
 import importlib
@@ -34,10 +34,13 @@ def find(name: str) -> "type[Forecaster]":
     made = [
         kind
         for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, Forecaster) and kind.__module__ == module.__name__
+        if isinstance(kind, type)
+        and issubclass(kind, Forecaster)
+        and f"{kind.__module__}.".startswith(f"{module.__name__}.")
     ]
     if len(made) != 1:
-        raise ForetideError(f"forecasting/models/{known}.py: found {len(made)} forecasters, expected exactly one")
+        place = f"{known}/__init__" if hasattr(module, "__path__") else known
+        raise ForetideError(f"forecasting/models/{place}.py: found {len(made)} forecasters, expected exactly one")
     return made[0]
 
 

@@ -1,6 +1,7 @@
 """The models: one file each, what each claims to support, and their arithmetic against independent code."""
 
 import ast
+import inspect
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,7 +27,10 @@ from forecasting.models.itransformer import ITransformer, ITransformerConfig
 
 L, H, C = 30, 6, 3
 MODELS = pytest.mark.parametrize("name", models.names())
-SMALL = {"itransformer": {"layers": 2, "d_model": 16, "d_ff": 24, "heads": 4}}
+SMALL: dict[str, dict[str, Any]] = {
+    "itransformer": {"layers": 2, "d_model": 16, "d_ff": 24, "heads": 4},
+    "tsmixer": {"layers": 2, "d_model": 8, "patch_length": 6, "stride": 6},
+}
 
 
 def make(name: str, *, head: HeadOptions | None = None, **sizes: int) -> Any:
@@ -69,7 +73,8 @@ def with_everything() -> tuple[Any, Batch]:
 @MODELS
 def test_a_file_holds_exactly_one_forecaster(name: str) -> None:
     kind = models.find(name)
-    tree = ast.parse(Path(str(models.__file__)).with_name(f"{name}.py").read_text(encoding="utf-8"))
+    # a folder's __init__.py exports the one that its other files define
+    tree = ast.parse(Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     assert kind.__name__ in classes and issubclass(kind, Forecaster)
     assert kind.title and kind.__doc__
