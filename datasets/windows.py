@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 
 from datasets.errors import ForetideError
@@ -55,6 +56,26 @@ class Batch:
         """The same windows with a subset of the variates."""
         names = ("past", "past_mask", "future", "future_mask")
         return self.replace(**{n: t[..., chosen] for n in names if (t := getattr(self, n)) is not None})
+
+
+def _held(batch: Batch) -> tuple[list[Tensor], list[str]]:
+    names = [field.name for field in dataclasses.fields(batch) if getattr(batch, field.name) is not None]
+    return [getattr(batch, name) for name in names], names
+
+
+def _held_with_keys(batch: Batch) -> tuple[list[tuple[pytree.KeyEntry, Tensor]], list[str]]:
+    tensors, names = _held(batch)
+    return [(pytree.MappingKey(name), tensor) for name, tensor in zip(names, tensors, strict=True)], names
+
+
+# for torch.export; keys rather than attributes, because its guards confuse attributes of which one begins like another
+pytree.register_pytree_node(
+    Batch,
+    _held,
+    lambda tensors, names: Batch(**dict(zip(names, tensors, strict=True))),
+    serialized_type_name="datasets.windows.Batch",
+    flatten_with_keys_fn=_held_with_keys,
+)
 
 
 class Windows:
