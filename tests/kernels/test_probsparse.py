@@ -116,7 +116,7 @@ def test_gradients_by_finite_differences(causal: bool) -> None:
     q, k, v, _ = inputs(1, 2, 6, 6, 3, 2, 1)
     active = torch.tensor([[[4, 0, 2], [1, 5, 3]]])
     tensors = [tensor.requires_grad_() for tensor in (q, k, v)]
-    assert torch.autograd.gradcheck(lambda *x: attend(*x, active, causal, 0.7), tensors)
+    assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, active, causal, 0.7), tensors)
 
 
 @CAUSAL
@@ -130,8 +130,8 @@ def test_a_causal_query_sees_nothing_later() -> None:
     q, k, v, sample = inputs(1, 2, 12, 12, 4, 4, 3)
     active = active_queries(q, k, sample, 5)
     before = attend(q, k, v, active, causal=True)
-    changed = [torch.cat([x[:, :, :7], torch.randn_like(x[:, :, 7:])], dim=2) for x in (k, v)]
-    after = attend(q, *changed, active, causal=True)
+    k, v = (torch.cat([x[:, :, :7], torch.randn_like(x[:, :, 7:])], dim=2) for x in (k, v))
+    after = attend(q, k, v, active, causal=True)
     assert torch.equal(before[:, :, :7], after[:, :, :7]) and not torch.allclose(before[:, :, 7:], after[:, :, 7:])
 
 
@@ -155,20 +155,20 @@ def test_half_precision_is_computed_in_fp32(dtype: torch.dtype, causal: bool) ->
     expected = probsparse_attention(q.float(), k.float(), v.float(), sample, 11, causal)
     assert torch.equal(probsparse_attention(q, k, v, sample, 11, causal), expected.to(dtype))
     assert sparsity(q, k, sample).dtype == torch.float32
-    wide = [x.float().requires_grad_() for x in (q, k, v)]
+    q, k, v = (x.float().requires_grad_() for x in (q, k, v))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = probsparse_attention(*wide, sample, 11, causal)
-        weights = active_weights(*wide[:2], active_queries(*wide[:2], sample, 11), causal)
+        cast = probsparse_attention(q, k, v, sample, 11, causal)
+        weights = active_weights(q, k, active_queries(q, k, sample, 11), causal)
     assert torch.equal(cast, expected) and weights.dtype == torch.float32
-    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(cast.sum(), wide))
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(cast.sum(), (q, k, v)))
 
 
 @CAUSAL
 def test_views_of_any_strides(causal: bool) -> None:
     q, k, v, sample = inputs(2, 3, 25, 25, 4, 4, 6)
-    views = [x.permute(0, 2, 1, 3).contiguous().permute(0, 2, 1, 3) for x in (q, k, v)]
     expected = probsparse_attention(q, k, v, sample, 8, causal)
-    assert torch.equal(probsparse_attention(*views, sample, 8, causal), expected)
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
+    assert not q.is_contiguous() and torch.equal(probsparse_attention(q, k, v, sample, 8, causal), expected)
 
 
 class Largest(TorchDispatchMode):
@@ -187,7 +187,7 @@ class Largest(TorchDispatchMode):
 def test_the_expanded_keys_are_never_made(length: int, count: int) -> None:
     q, k, v, sample = inputs(2, 4, length, length, 16, 16, count, torch.float32)
     with Largest() as seen:
-        probsparse_attention(*(x.requires_grad_() for x in (q, k, v)), sample, count).sum().backward()
+        probsparse_attention(q.requires_grad_(), k.requires_grad_(), v, sample, count).sum().backward()
     # inputs, a block of scores, or the scores of the active queries; not B·H·L·U·E, nor B·H·L·S
     assert seen.elements <= max(q.numel(), 2**18, 2 * 4 * count * length) < q.numel() * count // 2
 
