@@ -1,11 +1,11 @@
-"""Chronological splits of rows into training, validation and test, and rolling origins.
+"""Chronological splits of rows into training, validation and test.
 
 A split names rows of *targets*. A window belongs to a part when its whole horizon lies in that part; in
 validation and test its lookback may reach back over the border (`overlap`), because those values are known
 when the forecast is made. No window is ever dropped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,25 +109,6 @@ def by_dates(times: np.ndarray, validation: str, test: str, end: str | None = No
             f"from {stamps[0]} to {stamps[-1]}; move the dates inside the series"
         )
     return Borders((0, first), (first, second), (second, last))
-
-
-def rolling_origins(first: int, end: int, horizon: int, stride: int = 1) -> np.ndarray:
-    """Rows at which forecasts start, so that each horizon ends inside ``[first, end)``; the last one is included.
-
-    Counted back from the end, because the most recent origin is the one that people look at.
-    """
-    if end - horizon < first:
-        raise ForetideError(
-            f"backtest: {end - first} rows hold no horizon of {horizon}; shorten the horizon or widen the range"
-        )
-    return np.arange(end - horizon, first - 1, -stride)[::-1].copy()
-
-
-def folds(borders: Borders, count: int) -> Iterator[tuple[int, int]]:
-    """Cuts the test part into ``count`` consecutive ranges of targets, for a backtest that refits before each."""
-    first, end = borders.test
-    edges = np.linspace(first, end, count + 1).astype(int)
-    yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
 
 
 def panel_borders(
