@@ -64,7 +64,7 @@ class TrainingOptions:
 
     Args:
         batch_size: Windows per step, over all devices together.
-        max_epochs: Passes over the training windows, unless training stops early.
+        max_epochs: Passes over the training windows, unless training stops early; 0 keeps the weights of init_from.
         learning_rate: Step size of the optimizer at the start.
         optimizer: ``adam``, or ``adamw`` with decoupled weight decay.
         weight_decay: Pull of the weights towards zero.
@@ -79,6 +79,8 @@ class TrainingOptions:
         deterministic: Refuse operations whose result depends on the order of execution.
         refit: After validation, train on all rows for the number of epochs that was best.
         seed: Of the weights, the order of windows and dropout; the same seed gives the same model.
+        init_from: Folder of an earlier run, pre-trained or trained, whose weights this one starts from.
+        freeze_backbone: Keep the backbone of init_from as it is and train the rest (linear probing).
     """
 
     batch_size: int = tunable(32, choices=(16, 32, 64, 128))
@@ -97,10 +99,19 @@ class TrainingOptions:
     deterministic: bool = False
     refit: bool = False
     seed: int = 2023
+    init_from: str | None = None
+    freeze_backbone: bool = False
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "training.batch_size", self.batch_size, "at least 1")
-        require(self.max_epochs >= 1, "training.max_epochs", self.max_epochs, "at least 1")
+        least = 0 if self.init_from else 1
+        require(self.max_epochs >= least, "training.max_epochs", self.max_epochs, f"at least {least}")
+        require(
+            self.init_from is not None or not self.freeze_backbone,
+            "training.freeze_backbone",
+            self.freeze_backbone,
+            "false, or training.init_from with the weights that are to be kept",
+        )
         require(0 < self.learning_rate < 1, "training.learning_rate", self.learning_rate, "a number between 0 and 1")
         require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         require(self.patience >= 0, "training.patience", self.patience, "0 or more")
@@ -191,16 +202,25 @@ def read_config(path: Path) -> RunConfig:
 
     What the file leaves out is the default of its model where that has one of its own, as on the command line.
     """
+    return config_of(read_yaml(path), str(path))
+
+
+def config_of(values: dict[str, Any], where: str) -> RunConfig:
+    """A run from plain values; see `read_config`.
+
+    Args:
+        where: The file, for messages.
+    """
     from forecasting import models
 
-    values = read_yaml(path)
+    values = dict(values)
     for name, suited in models.find(str(values.get("model", RunConfig.model))).defaults.items():
         given = values.get(name, {})
         if isinstance(suited, dict) and isinstance(given, dict):
             values[name] = {**suited, **given}
         else:
             values.setdefault(name, suited)
-    return build(RunConfig, values, str(path))
+    return build(RunConfig, values, where)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

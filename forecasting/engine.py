@@ -70,7 +70,7 @@ def fit(
         validate: False for a refit: the weights of the last step are kept.
         max_steps: Ends training after so many steps, whatever the number of epochs.
     """
-    if not model.trainable:
+    if not model.trainable or options.max_epochs == 0:
         return Fit([], 0, False)
     kept, finished = folder / ("best.ckpt" if validate else "last.ckpt"), folder / FINISHED
     if finished.exists():

@@ -30,6 +30,7 @@ from forecasting.evaluate import Scores, evaluate, seasonal_scales, summary
 from forecasting.forecaster import Forecaster, Recipe
 from forecasting.intervals import LEVEL_TENSOR, Calibration, calibrate
 from forecasting.protocol import Prepared, check_model, prepare
+from forecasting.transfer import start
 
 REFERENCE = "seasonal_naive"
 
@@ -111,7 +112,7 @@ def run(
         prepared = prepare(config)
         check_model(config, prepared)
         check_baselines(config, prepared)
-    work = (work or folder.with_name(f".{folder.name}.work")) / f"{_digest(config)}-{_checksum(prepared)[:12]}"
+    work = (work or folder.with_name(f".{folder.name}.work")) / f"{digest(config)}-{data_checksum(prepared)[:12]}"
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
     with stages.stage(f"train {config.model}"):
@@ -138,9 +139,9 @@ def run(
         plain(config),
         _tensors(trained, scores),
         prepared.scaler.to_dict(),
-        _schema(config, prepared),
+        schema_of(config, prepared),
         metrics,
-        _run(run_id or artifact.new_run_id(), config, command, started, stages),
+        run_facts(run_id or artifact.new_run_id(), config, command, started, stages),
     )
     artifact.write(folder, made)
     shutil.rmtree(work, ignore_errors=True)
@@ -150,14 +151,16 @@ def run(
 
 
 def build_model(config: RunConfig, prepared: Prepared) -> Forecaster:
-    """An untrained model, its weights drawn from the seed of the run."""
+    """An untrained model, its weights drawn from the seed of the run or taken from the run that it starts from."""
     kind = models.find(config.model)
     torch.manual_seed(config.training.seed)
-    return kind(
+    model = kind(
         prepared.task(kind.supports),
         models.architecture(config.model, config.architecture),
         Recipe(config.head, config.normalization, config.training),
     )
+    start(model, config)
+    return model
 
 
 def train_model(config: RunConfig, prepared: Prepared, work: Path, visible: bool) -> Trained:
@@ -219,8 +222,11 @@ def baseline_config(name: str, config: RunConfig) -> RunConfig:
         config.training,
         **{
             "learning_rate": 1e-4,
+            "max_epochs": config.training.max_epochs or 10,
             "variate_fraction": 1.0,
             "refit": False,
+            "init_from": None,
+            "freeze_backbone": False,
             "devices": 1,
             "strategy": "auto",
             **defaults.pop("training", {}),
@@ -318,7 +324,8 @@ def _tensors(trained: Trained, scores: dict[str, Scores]) -> dict[str, torch.Ten
     return weights | {f"calibration.{name}": tensor for name, tensor in trained.calibration.tensors().items()}
 
 
-def _schema(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+def schema_of(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """What a reader of the artifact must know about the data and the sizes."""
     panel, series = prepared.panel, prepared.series
     attributes = series.__dict__ if isinstance(series, LongSeries) else series.attrs
     return {
@@ -355,7 +362,8 @@ def _calibrated_until(config: RunConfig, prepared: Prepared) -> str:
     return str(max(panel.times[panel.rows(series)][end - 1] for series, end in enumerate(ends)))[:19]
 
 
-def _run(run_id: str, config: RunConfig, command: str | None, started: float, stages: Stages) -> dict[str, Any]:
+def run_facts(run_id: str, config: RunConfig, command: str | None, started: float, stages: Stages) -> dict[str, Any]:
+    """Who made the artifact: identifier, command, seed, seconds, versions, device."""
     seconds = time.perf_counter() - started
     return {
         "run_id": run_id,
@@ -364,7 +372,7 @@ def _run(run_id: str, config: RunConfig, command: str | None, started: float, st
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "stages": stages.rows,
-        "config_digest": _digest(config),
+        "config_digest": digest(config),
         "process": os.getpid(),
         **describe(),
     }
@@ -375,12 +383,13 @@ def project_of(title: str) -> str:
     return Path(title).name.split(".")[0] or "default"
 
 
-def _checksum(prepared: Prepared) -> str:
+def data_checksum(prepared: Prepared) -> str:
+    """Checksum of the content of the source."""
     series = prepared.series
     return series.checksum if isinstance(series, LongSeries) else str(series.attrs["checksum"])
 
 
-def _digest(config: RunConfig) -> str:
+def digest(config: RunConfig | dict[str, Any]) -> str:
     """Short checksum of a configuration: with that of the data, what a broken run is recognised by."""
     import hashlib
     import json

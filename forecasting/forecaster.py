@@ -133,6 +133,14 @@ class Forecaster(LightningModule):
         normalized, (location, scale) = self._normalization.normalize(batch)
         return self.head.affine(self(normalized), location, scale)
 
+    def train(self, mode: bool = True) -> "Forecaster":
+        """Switches to training; a frozen backbone stays as it is in evaluation, without dropout."""
+        super().train(mode)
+        backbone = getattr(self, "backbone", None)
+        if backbone is not None and self.recipe.training.freeze_backbone:
+            backbone.eval()
+        return self
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Mean loss over the observed targets, over all processes."""
         if self.recipe.training.variate_fraction < 1:

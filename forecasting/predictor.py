@@ -26,6 +26,7 @@ from forecasting.engine import predict
 from forecasting.forecaster import Forecaster, Recipe, Task
 from forecasting.intervals import LEVEL_TENSOR, Calibration, Intervals
 from forecasting.protocol import Series
+from forecasting.transfer import BACKBONE, under
 
 REPLAYED_ORIGINS = 1000
 
@@ -39,11 +40,16 @@ class Predictor:
     """
 
     def __init__(self, stored: Artifact, device: torch.device | str = "cpu") -> None:
+        if stored.schema.get("holds") == BACKBONE:
+            raise ForetideError(
+                f"run {stored.run['run_id']} is a pre-trained backbone, which forecasts nothing yet; train from it "
+                f"with 'foretide train --training.init_from {stored.run['run_id']}'"
+            )
         self.config = build(RunConfig, stored.config, artifact.CONFIG)
         self.schema, self.run_id, self.device = stored.schema, str(stored.run["run_id"]), torch.device(device)
         self.scaler = Scaler.from_dict(stored.scaling)
         self.model = _restore(self.config, self.schema, stored.weights).to(self.device).eval()
-        self.calibration = Calibration.from_tensors(_under(stored.weights, "calibration."))
+        self.calibration = Calibration.from_tensors(under(stored.weights, "calibration."))
         self._followed: tuple[str, Intervals] | None = None
 
     @staticmethod
@@ -309,7 +315,7 @@ def _restore(config: RunConfig, stored: dict[str, object], weights: dict[str, Te
         models.architecture(config.model, config.architecture),
         Recipe(config.head, config.normalization, config.training),
     )
-    own = _under(weights, "model.")
+    own = under(weights, "model.")
     expected = model.state_dict()
     for name, tensor in expected.items():
         if name not in own or own[name].shape != tensor.shape:
@@ -326,10 +332,6 @@ def schema_names(stored: dict[str, object]) -> dict[str, list[str]]:
     """The lists of names in a stored schema."""
     kinds = ("variates", "calendar_names", "past", "future", "static")
     return {kind: list(stored[kind]) for kind in kinds}  # type: ignore[call-overload]
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _source(series: Series) -> str:

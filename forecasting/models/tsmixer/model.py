@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from datasets.options import require
 from datasets.windows import Batch
 from forecasting.forecaster import Forecaster, Recipe, Supports, Task
 from forecasting.heads import PointHead
@@ -63,7 +64,17 @@ class TSMixer(Forecaster):
         return self._forecast(batch)[0]
 
     def reconstruction(self) -> nn.Module:
-        """A new head that predicts the rows of a patch from its features, for masked pre-training."""
+        """A new head that predicts the rows of a patch from its features, for masked pre-training.
+
+        Raises:
+            ForetideError: Patches overlap, so that hidden rows could be read off their neighbours.
+        """
+        require(
+            self.options.stride == self.options.patch_length,
+            "architecture.stride",
+            self.options.stride,
+            f"architecture.patch_length = {self.options.patch_length} for masked pre-training",
+        )
         return nn.Sequential(Dropout(self.options.head_dropout), nn.Linear(self.options.d_model, self.backbone.token))
 
     @torch.no_grad()
