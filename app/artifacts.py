@@ -48,6 +48,15 @@ def bring_home(source: str | Path, home: Path | None = None) -> Path:
     return target
 
 
+def artifacts_in(source: str | Path) -> list[Path]:
+    """The artifact at ``source``, or those in the sub-folders of a folder that is none itself."""
+    folder = Path(source)
+    if (folder / SUMS).exists() or not folder.is_dir():
+        return [folder]
+    inner = [path.parent for path in folder.glob(f"*/{SUMS}") if not path.parent.name.startswith(".")]
+    return sorted(inner) or [folder]
+
+
 def export_archive(folder: str | Path, target: str | Path) -> Path:
     """Packs an artifact into one .tar.gz, the same bytes for the same artifact.
 

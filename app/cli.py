@@ -76,6 +76,13 @@ COMMANDS = (
         "--data mine.csv --lookback 168 --horizon 48 --promote",
     ),
     Command(
+        "reproduce",
+        "reproduce:reproduce",
+        "run a model as published, and show published beside measured scores",
+        ("model", "dataset"),
+        "itransformer ETTh1 --horizons 96 192 --seeds 3",
+    ),
+    Command(
         "evaluate", "forecasting:evaluate", "score a stored model on the test part of a dataset", (), "--data mine.csv"
     ),
     Command(
@@ -154,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        training = words[:1] == ["train"]
+        training = words[:1] in (["train"], ["reproduce"])
         print("interrupted" + ("; the same command continues from the last epoch" if training else ""), file=sys.stderr)
         return 130
     except Exception as error:

@@ -68,8 +68,8 @@ def _metavar(flag: Flag) -> str:
         return "{" + ",".join(map(str, get_args(flag.hint))) + "}"
     if flag.kind is bool and not flag.default:
         return ""
-    if flag.kind is list and flag.inner is float:
-        return "X ..."
+    if flag.kind is list and flag.inner in (int, float):
+        return f"{_METAVARS[flag.inner]} ..."
     return _METAVARS.get(flag.kind, flag.name.split(".")[-1].upper())
 
 

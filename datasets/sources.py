@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,10 +114,22 @@ def _file(data: str | Path, reader: ReaderOptions, options: QualityOptions) -> L
 
         series = canonical.read(Path(data).expanduser())
         if series is not None:
-            return Loaded(series, _report(series), catalog.known(str(series.attrs["title"])))
+            chosen = _chosen(series, reader.variates, data)
+            return Loaded(chosen, _report(chosen), catalog.known(str(series.attrs["title"])))
     if readers.is_field(data, reader):
         return _field(Path(data).expanduser(), reader)
     return _checked(_with_units(readers.read_table(data, reader), data, reader), reader, options, None)
+
+
+def _chosen(series: xr.Dataset, variates: Sequence[str] | None, data: str | Path) -> xr.Dataset:
+    """The variates that were asked for, in their order; an exported file holds those of its export."""
+    if variates is None:
+        return series
+    present = [str(name) for name in series["variate"].values]
+    missing = next((name for name in variates if name not in present), None)
+    if missing is not None:
+        raise ForetideError(f"{data}: found no variate {missing!r}, expected some of {', '.join(present)}")
+    return series.sel(variate=list(variates))
 
 
 def _hint(data: str) -> str:

@@ -65,6 +65,7 @@ class Reproduction:
     cells: Sequence[Cell]
     slim: bool = False
     failures: dict[str, str] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
     done: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -122,6 +123,10 @@ class Reproduction:
         text = self._scores(cell) if code == 0 else self._failure(cell, code)
         rest = f"; about {_duration(left)} left" if self.done < jobs else f"; all in {_duration(spent)}"
         print(f"[{self.done}/{jobs}] {cell.name}: {text}{rest}", flush=True)
+        for line in _lines(self.output / LOGS / f"{cell.name}.log"):
+            if line.startswith("warning: ") and line not in self.warned:
+                self.warned.add(line)
+                print(line, flush=True)
 
     def _failure(self, cell: Cell, code: int) -> str:
         last = _last_line(self.output / LOGS / f"{cell.name}.log").removeprefix("error: ")
@@ -211,8 +216,12 @@ def _slim(folder: Path) -> None:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
+    return next((line[:300] for line in reversed(_lines(path))), "")
+
+
+def _lines(path: Path) -> list[str]:
+    found = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [line.strip() for line in found if line.strip()]
 
 
 def _duration(seconds: float) -> str:

@@ -116,11 +116,21 @@ def import_run(folder: Path) -> Done:
     """Takes a folder of results made elsewhere into the store; a second time changes nothing.
 
     Args:
-        folder: What 'python -m forecasting RUN.yaml FOLDER' wrote, or an exported archive.
+        folder: What 'python -m forecasting RUN.yaml FOLDER' wrote, an exported archive, or a folder of several such
+            folders, as 'python -m forecasting.reproduce' writes.
     """
+    from app.artifacts import artifacts_in
     from app.runs import RunStore
+    from forecasting.artifact import load
 
-    return Done(f"run {RunStore().import_run(folder)} is in the store")
+    found = artifacts_in(folder)
+    if len(found) == 1:
+        return Done(f"run {RunStore().import_run(found[0])} is in the store")
+    for path in found:
+        load(path, weights=False)
+    store = RunStore()
+    run_ids = [store.import_run(path) for path in found]
+    return Done(f"{len(run_ids)} runs are in the store: {', '.join(run_ids)}")
 
 
 def delete_run(run_id: str) -> Done:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from datasets import canonical, schema, sources
 from datasets.errors import ForetideError
+from datasets.readers import ReaderOptions
 
 
 def _series(frequency: str = "10min") -> xr.Dataset:
@@ -50,6 +51,18 @@ def test_polars_is_not_imported(tmp_path: Path) -> None:
     path = canonical.write(_series(), tmp_path / "a.nc")
     code = f"import sys; from datasets import sources; sources.load({str(path)!r}); sys.exit('polars' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_variates_that_are_wanted_are_chosen(tmp_path: Path) -> None:
+    series = _series()
+    path = canonical.write(series, tmp_path / "a.nc")
+    names = [str(name) for name in series["variate"].values]
+    chosen = sources.load(path, ReaderOptions(variates=names[-1:])).series
+    assert isinstance(chosen, xr.Dataset)
+    xr.testing.assert_identical(chosen, series.sel(variate=names[-1:]))
+    assert chosen.attrs["checksum"] == series.attrs["checksum"]
+    with pytest.raises(ForetideError, match=r"a\.nc: found no variate 'nothing', expected some of"):
+        sources.load(path, ReaderOptions(variates=["nothing"]))
 
 
 def test_other_files_are_left_to_the_readers(tmp_path: Path) -> None:
