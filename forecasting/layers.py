@@ -30,6 +30,23 @@ class Dropout(nn.Module):
         return torch.where(kept, x * (65536 / (65536 - self._dropped)), 0.0)
 
 
+def full_attention(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al., 2017) of queries ``(B, heads, N, E)``; dropout on its weights."""
+    if dropout.training and q.device.type == "cpu":
+        return dropout(attention_weights(q, k, causal)) @ v
+    probability = dropout.probability if dropout.training else 0.0
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=probability, is_causal=causal)
+
+
+def attention_weights(q: Tensor, k: Tensor, causal: bool = False) -> Tensor:
+    """Weights ``(B, heads, N, S)`` of that attention; rows sum to 1, over keys up to their own position if causal."""
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return torch.softmax(scores, dim=-1)
+
+
 class MultiHeadAttention(nn.Module):
     """Full scaled dot-product self-attention (Vaswani et al., 2017), one projection for queries, keys and values.
 
@@ -48,9 +65,6 @@ class MultiHeadAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, E)
 
-    def _weights(self, q: Tensor, k: Tensor) -> Tensor:
-        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
-
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
         """Tokens ``(B, N, D)`` → ``(B, M, D)``.
 
@@ -64,18 +78,12 @@ class MultiHeadAttention(nn.Module):
             weight, bias = self.project_in.weight, self.project_in.bias
             q = self._split(F.linear(x[:, :queries], weight[:width], bias[:width]))
             k, v = map(self._split, F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1))
-        if self.training and x.device.type == "cpu":
-            mixed = self.dropout(self._weights(q, k)) @ v
-        else:
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, dropout_p=self.dropout.probability if self.training else 0.0
-            )
-        return self.project_out(mixed.transpose(1, 2).flatten(2))
+        return self.project_out(full_attention(q, k, v, self.dropout).transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights ``(B, heads, N, N)``, rows sum to 1."""
         q, k, _ = map(self._split, self.project_in(x).chunk(3, dim=-1))
-        return self._weights(q, k)
+        return attention_weights(q, k)
 
 
 class EncoderLayer(nn.Module):

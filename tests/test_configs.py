@@ -39,7 +39,8 @@ def test_it_parses_alike_on_the_command_line_and_on_a_compute_node(path: Path) -
 @every
 def test_it_names_what_exists(path: Path) -> None:
     run = read_config(path)
-    assert run.model == path.parent.name and path.stem == f"{run.data}_{run.horizon}"
+    features = "_univariate" if len(run.reader.variates or ()) == 1 else ""
+    assert run.model == path.parent.name and path.stem == f"{run.data}{features}_{run.horizon}"
     assert models.architecture(run.model, run.architecture) is not None
     assert catalog.known(run.data) is not None and catalog.find(run.data).name == run.data
     assert all(models.find(name) for name in run.baselines)
