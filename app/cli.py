@@ -83,6 +83,13 @@ COMMANDS = (
         "itransformer ETTh1 --horizons 96 192 --seeds 3",
     ),
     Command(
+        "pretrain",
+        "pretraining:pretrain",
+        "teach the backbone of a model to fill in hidden patches, for a training to start from",
+        (),
+        "--config configs/tsmixer/ETTh1_96.yaml",
+    ),
+    Command(
         "evaluate", "forecasting:evaluate", "score a stored model on the test part of a dataset", (), "--data mine.csv"
     ),
     Command(
@@ -161,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        training = words[:1] in (["train"], ["reproduce"])
+        training = words[:1] in (["train"], ["pretrain"], ["reproduce"])
         print("interrupted" + ("; the same command continues from the last epoch" if training else ""), file=sys.stderr)
         return 130
     except Exception as error:

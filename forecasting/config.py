@@ -79,7 +79,8 @@ class TrainingOptions:
         deterministic: Refuse operations whose result depends on the order of execution.
         refit: After validation, train on all rows for the number of epochs that was best.
         seed: Of the weights, the order of windows and dropout; the same seed gives the same model.
-        init_from: Folder of an earlier run, pre-trained or trained, whose weights this one starts from.
+        init_from: Folder of an earlier run, pre-trained or trained, whose weights this one starts from; on the command
+            line also its identifier.
         freeze_backbone: Keep the backbone of init_from as it is and train the rest (linear probing).
     """
 

@@ -1,6 +1,6 @@
 """Training a model and putting the run into the store."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +74,8 @@ def train_and_log(
     from forecasting.artifact import new_run_id
 
     run_id, store = new_run_id(), RunStore()
-    folder = artifact_folder(run_id)
-    _check_place(run, store, folder)
+    folder, run = artifact_folder(run_id), resolved(run)
+    check_place(run, store, folder)
     outcome = experiment.run(
         run,
         folder,
@@ -87,16 +87,38 @@ def train_and_log(
         command=COMMAND.get(),
     )
     if outcome is not None:
-        try:
-            store.log(folder)
-        except ForetideError as error:
-            raise ForetideError(
-                f"{error}; the run itself is finished: when that is mended, 'foretide runs import {folder}' records it"
-            ) from error
+        record(store, folder, "train")
     return outcome
 
 
-def _check_place(run: RunConfig, store: "RunStore", folder: Path) -> None:
+def record(store: "RunStore", folder: Path, kind: str) -> None:
+    """Puts a finished run into the store.
+
+    Raises:
+        ForetideError: The store is locked or damaged; says how to record the run later.
+    """
+    try:
+        store.log(folder, kind)
+    except ForetideError as error:
+        raise ForetideError(
+            f"{error}; the run itself is finished: when that is mended, 'foretide runs import {folder}' records it"
+        ) from error
+
+
+def resolved(run: RunConfig) -> RunConfig:
+    """The run with the folder of the run that it starts from in place of its name."""
+    from app.references import find_model
+
+    if run.training.init_from is None:
+        return run
+    try:
+        folder = find_model(run.training.init_from).folder
+    except ForetideError as error:
+        raise ForetideError(str(error).replace("--model", "--training.init_from", 1)) from error
+    return run.of(training=replace(run.training, init_from=str(folder)))
+
+
+def check_place(run: RunConfig, store: "RunStore", folder: Path) -> None:
     """Finds out before a long training whether its result can be stored, and writes nothing."""
     import torch
 
