@@ -3,7 +3,7 @@
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def write(folder: Path, model: str, dataset: str, failures: Mapping[str, str] | 
     """
     path = folder / f"{model}_{dataset}.json"
     before = read(path).get("failures", {}) if path.exists() else {}
-    made = summary(folder, model, dataset, {**before, **(failures or {})})
+    made = summary([folder], model, dataset, {**before, **(failures or {})})
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
@@ -44,18 +44,25 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def summary(folder: Path, model: str, dataset: str, failures: Mapping[str, str]) -> dict[str, Any]:
+def summary(
+    folders: Iterable[Path], model: str, dataset: str, failures: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Published scores beside the mean and standard deviation over seeds, by features and horizon.
+
+    Args:
+        folders: Where the folders of the runs are; a run that several of them hold counts once.
+        failures: Cells that failed, with the reason.
 
     Returns:
         ``cells``, one for each horizon and kind of features; ``averages`` over the horizons of a table, where all of
         them are there; ``failures``; ``versions``, ``devices`` and ``commits`` of the runs.
     """
     pattern = re.compile(rf"{re.escape(model)}_{re.escape(dataset)}_(?:(S)_)?(\d+)_(\d+)")
+    places = {path.name: path for folder in folders for path in folder.iterdir() if (path / artifact.SUMS).exists()}
     found = [
         (match[1] or "M", int(match[2]), int(match[3]), path)
-        for path in folder.iterdir()
-        if (match := pattern.fullmatch(path.name)) and (path / artifact.SUMS).exists()
+        for name, path in places.items()
+        if (match := pattern.fullmatch(name))
     ]
     rows = [_run(path, model, dataset, features, horizon) for features, horizon, _, path in sorted(found)]
     groups = [list(group) for _, group in groupby(rows, key=lambda row: (row["features"], row["horizon"]))]
@@ -68,7 +75,9 @@ def summary(folder: Path, model: str, dataset: str, failures: Mapping[str, str])
         "cells": made,
         "averages": [row for features in ("M", "S") if (row := _average(model, dataset, features, rows)) is not None],
         "failures": {
-            name: reason for name, reason in failures.items() if pattern.fullmatch(name) and name not in finished
+            name: reason
+            for name, reason in (failures or {}).items()
+            if pattern.fullmatch(name) and name not in finished
         },
         "devices": sorted({row["device"] for row in rows}),
         "commits": sorted({row["commit"] for row in rows if row["commit"]}),

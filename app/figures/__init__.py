@@ -6,6 +6,7 @@ Figures are made for a light page on a transparent ground; `themed` turns them f
 
 from app.figures.data import missing_map, overview
 from app.figures.horizon import forecast, forecast_picture, forecasts
+from app.figures.reproduction import reproduction
 from app.figures.scores import (
     comparison,
     coverage_by_step,
@@ -29,6 +30,7 @@ __all__ = [
     "label",
     "missing_map",
     "overview",
+    "reproduction",
     "scores_table",
     "skill_bars",
     "themed",

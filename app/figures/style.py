@@ -30,7 +30,7 @@ _MODELS = {
     "autoformer": ("Autoformer", "#8b6cdb"),
     "informer": ("Informer", "#c9559b"),
     "s_mamba": ("S-Mamba", "#d5505a"),
-    "patchtsmixer": ("PatchTSMixer", "#7d8b1f"),
+    "tsmixer": ("TSMixer", "#7d8b1f"),
     "drift": ("Drift", "#a56f4b"),
     "auto_ets": ("AutoETS", "#4b8a9e"),
     "theta": ("Theta", "#6d7fa8"),
