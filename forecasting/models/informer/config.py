@@ -82,5 +82,5 @@ def check(task: Task, options: InformerConfig) -> None:
         if options.lengths(task.lookback, layers)[-1] < 2:
             raise ForetideError(
                 f"lookback: found {task.lookback}, too short for an encoder of {layers} layers, whose last one would "
-                "see a single step; lengthen it, lower architecture.layers, or set architecture.distil false"
+                "see fewer than two steps; lengthen it, lower architecture.layers, or set architecture.distil false"
             )
