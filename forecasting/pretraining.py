@@ -72,8 +72,6 @@ class MaskedPretraining(Forecaster):
 
     def __init__(self, model: Forecaster, masking: MaskingOptions) -> None:
         super().__init__(model.task, model.architecture, replace(model.recipe, head=HeadOptions()))
-        if not hasattr(model, "reconstruction"):
-            raise ForetideError(f"--model: {model.title} has no backbone that can be pre-trained; take tsmixer")
         own = cast(Pretrainable, model)
         self.backbone, self.reconstruct, self.masking = own.backbone, own.reconstruction(), masking
         patches = self._tokens(torch.zeros(1, model.task.lookback, model.task.variates)).shape[2]
@@ -171,6 +169,11 @@ def pretrain(
     stages, started = Stages(), time.perf_counter()
     if folder.exists():
         raise ForetideError(f"{folder}: exists already; name another folder")
+    if not hasattr(models.find(config.model), "reconstruction"):
+        able = [name for name in models.names() if hasattr(models.find(name), "reconstruction")]
+        raise ForetideError(
+            f"--model: {config.model} has no backbone that can be pre-trained, expected one of {', '.join(able)}"
+        )
     if config.training.freeze_backbone:
         raise ForetideError("training.freeze_backbone: found true, but pre-training trains the backbone; leave it out")
     with stages.stage("data"):

@@ -263,7 +263,7 @@ def test_other_mistakes_are_told_in_one_line(
     with pytest.raises(ForetideError, match="is a pre-trained backbone, which forecasts nothing yet"):
         Predictor.load(pretrained.folder)
     for options, masking, words in [
-        (config(), {}, "iTransformer has no backbone that can be pre-trained"),
+        (config(), {}, "itransformer has no backbone that can be pre-trained, expected one of tsmixer"),
         (
             chosen(architecture={**SMALL, "stride": 3}),
             {},
