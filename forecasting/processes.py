@@ -1,6 +1,5 @@
 """Several processes side by side: each in a group of its own, with its share of the cores; none outlives its parent."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,7 +12,14 @@ from pathlib import Path
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 _ROOT = Path(__file__).resolve().parents[1]
-_PR_SET_PDEATHSIG = 1
+# The first act of a child on Linux: the kernel is to kill it when its parent dies, even of a SIGKILL. It is done by a
+# program that becomes the real one, because Python code between fork and exec is not safe beside threads.
+_FOLLOW = (
+    "import ctypes, os, signal, sys; "
+    "ctypes.CDLL(None).prctl(1, signal.SIGKILL); "  # PR_SET_PDEATHSIG
+    "os.getppid() == int(sys.argv[1]) or os._exit(1); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+)
 _POLL = 0.1
 
 
@@ -78,28 +84,16 @@ def _start(job: Job, threads: int) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONUNBUFFERED": "1"}
     environment.setdefault("GOMP_SPINCOUNT", "20000")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    follow = ("-c", _FOLLOW, str(os.getpid())) if sys.platform == "linux" else ()
     with job.log.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, *job.arguments],
+            [sys.executable, *follow, *job.arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_dies_with_parent() if sys.platform == "linux" else None,
         )
-
-
-def _dies_with_parent() -> Callable[[], None]:
-    """The first act of a child: the kernel is to kill it when its parent dies, even of a SIGKILL."""
-    library, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
-
-    def act() -> None:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return act
 
 
 def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:

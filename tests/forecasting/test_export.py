@@ -15,7 +15,7 @@ from forecasting.forecaster import Forecaster, Recipe, Task
 L, H, C, F = 48, 12, 3, 4
 TRAINED = [name for name in models.names() if models.find(name).trainable]
 # what keeps a model small, by the names that architectures use for it; each takes those that it has
-SMALL = {"d_model": 16, "d_ff": 16, "heads": 2, "layers": 1, "encoder_layers": 2, "decoder_layers": 1}
+SMALL = {"d_model": 16, "d_ff": 16, "heads": 2, "layers": 2, "decoder_layers": 1}
 
 
 def make(name: str, **recipe: Any) -> Forecaster:
