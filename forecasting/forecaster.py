@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.distributed as dist
@@ -133,7 +133,7 @@ class Forecaster(LightningModule):
         normalized, (location, scale) = self._normalization.normalize(batch)
         return self.head.affine(self(normalized), location, scale)
 
-    def train(self, mode: bool = True) -> "Forecaster":
+    def train(self, mode: bool = True) -> Self:
         """Switches to training; a frozen backbone stays as it is in evaluation, without dropout."""
         super().train(mode)
         backbone = getattr(self, "backbone", None)

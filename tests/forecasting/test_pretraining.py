@@ -94,7 +94,10 @@ def test_masks(chosen: Callable[..., RunConfig], together: bool) -> None:
         share = hidden.float().mean((0, 1))
         assert ((share - 0.5).abs() < 0.1).all()
         assert not torch.equal(hidden, module._hidden(tokens)[..., 0])
-    first = [module.hide_anew() or module._hidden(tokens) for _ in range(2)]
+    first = []
+    for _ in range(2):
+        module.hide_anew()
+        first.append(module._hidden(tokens))
     assert torch.equal(*first)
 
 
@@ -153,7 +156,7 @@ def test_a_linear_probe_trains_the_head_alone(chosen: Callable[..., RunConfig], 
 
 
 def test_a_frozen_backbone_stays_in_evaluation_mode(chosen: Callable[..., RunConfig], pretrained: Outcome) -> None:
-    model = build_model(_from(chosen(), pretrained.folder, freeze_backbone=True), pretrained.prepared)
+    model: Any = build_model(_from(chosen(), pretrained.folder, freeze_backbone=True), pretrained.prepared)
     for mode in (model, model.eval().train()):
         assert mode.training and not mode.backbone.training and not mode.backbone.layers[0].mlp.dropout.training
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -47,7 +47,7 @@ def batch(count: int = 5, variates: int = C, missing: bool = False) -> Batch:
     )
 
 
-MODES = [
+MODES: list[dict[str, Any]] = [
     {"backbone": backbone, "gated": gated, "self_attention": attention, "norm": norm, "stride": stride}
     for backbone, gated, attention, norm in product(
         ("independent", "inter_channel"), (True, False), (True, False), ("layer", "batch")
@@ -304,7 +304,8 @@ def test_a_patch_with_a_missing_target_has_no_sum_to_be_scored() -> None:
     outputs, sums = model.eval()._forecast(model._normalization.normalize(made)[0])
     location, scale = model._normalization.normalize(made)[1]
     point = (outputs[..., 0] * scale + location).detach()
-    patches = [point.unflatten(1, (-1, PATCH)).mean(2), (sums / PATCH * scale + location).detach()]  # type: ignore[operator]
+    assert sums is not None
+    patches = [point.unflatten(1, (-1, PATCH)).mean(2), (sums / PATCH * scale + location).detach()]
     kept = torch.tensor([True, False, True])
     actual = made.future.unflatten(1, (-1, PATCH)).mean(2)
     expected = ((point - made.future) ** 2)[holes].sum()
