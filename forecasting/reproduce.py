@@ -167,7 +167,8 @@ def cells(
     Raises:
         ForetideError: No such model, dataset or horizon, or nothing was published about them.
     """
-    name, entry = models.find(model).__module__.rpartition(".")[2], catalog.find(dataset)
+    models.find(model)
+    name, entry = model.lower().replace("-", "_"), catalog.find(dataset)
     found = list(_configs(name, entry.name))
     if not found or not published.scores(name, entry.name):
         known = list(dict.fromkeys(cell.dataset for cell in published.scores(name)))

@@ -13,7 +13,7 @@ import torch
 
 from datasets import canonical, schema
 from datasets.errors import ForetideError
-from forecasting import artifact, experiment, measured
+from forecasting import artifact, experiment, measured, published
 from forecasting.artifact import Artifact
 from forecasting.reproduce import LOGS, Cell, Reproduction, cells, main
 
@@ -159,6 +159,21 @@ def test_the_runs_of_a_table() -> None:
     chosen = cells("itransformer", "ETTh1", [720], [7], accelerator="cpu", data=Path("x.nc"))
     assert [(cell.seed, cell.config.training.seed, cell.config.horizon) for cell in chosen] == [(7, 7, 720)]
     assert chosen[0].config.training.accelerator == "cpu" and chosen[0].config.data == str(Path("x.nc").absolute())
+
+
+@pytest.mark.parametrize("model", sorted({cell.model for cell in published.scores()}))
+def test_every_model_with_published_scores_has_its_runs(model: str) -> None:
+    for dataset in {cell.dataset for cell in published.scores(model)}:
+        made = cells(model.replace("_", "-"), dataset, seeds=1)
+        reported = {(cell.features, cell.horizon) for cell in published.scores(model, dataset)}
+        assert {(cell.features, cell.config.horizon) for cell in made} == reported and len(made) == len(reported)
+        assert all(cell.seed == cell.config.training.seed and cell.config.model == model for cell in made)
+
+
+def test_the_target_alone_is_forecast_where_that_was_published() -> None:
+    (cell,) = cells("informer", "ETTh1", [24], 1, "S")
+    assert cell.name == "informer_ETTh1_S_24_2023" and cell.config.reader.variates == ["OT"]
+    assert {c.features for c in cells("informer", "ETTh1", [24], 1)} == {"M", "S"}
 
 
 @pytest.mark.parametrize(
