@@ -308,3 +308,25 @@ def test_the_plain_entry_pretrains(
     assert main(["pretrain", str(file), str(tmp_path / "other")]) == 2
     assert "masking: unknown option 'share'" in capsys.readouterr().err
     assert main(["pretrain", str(file)]) == 2
+
+
+def test_etth1_to_etth2_without_training_beats_seasonal_naive(data_folder: Path, tmp_path: Path) -> None:
+    options = build(
+        RunConfig,
+        {
+            "data": "ETTh1",
+            "model": "tsmixer",
+            "lookback": 192,
+            "architecture": {**SMALL, "patch_length": 12, "stride": 12, "layers": 1},
+            "training": {"max_epochs": 1, "batch_size": 64, "learning_rate": 3e-3, "accelerator": "cpu"},
+            "baselines": ["seasonal_naive"],
+        },
+        "test",
+    )
+    source = run(options, tmp_path / "ETTh1", visible=False)
+    assert source is not None
+    moved = run(_from(options.of(data="ETTh2"), source.folder, max_epochs=0), tmp_path / "ETTh2", visible=False)
+    assert moved is not None
+    own, naive = (moved.artifact.metrics["scores"][name]["mse"] for name in ("tsmixer", "seasonal_naive"))
+    row = next(r for r in moved.artifact.metrics["comparison"] if r["metric"] == "mse")
+    assert own < 0.9 * naive and row["verdict"] == "better"
