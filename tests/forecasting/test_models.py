@@ -28,6 +28,7 @@ from forecasting.models.itransformer import ITransformer, ITransformerConfig
 L, H, C = 30, 6, 3
 MODELS = pytest.mark.parametrize("name", models.names())
 SMALL: dict[str, dict[str, Any]] = {
+    "autoformer": {"d_model": 16, "d_ff": 24, "heads": 4, "window": 7},
     "informer": {"d_model": 16, "d_ff": 24, "heads": 4},
     "itransformer": {"layers": 2, "d_model": 16, "d_ff": 24, "heads": 4},
     "tsmixer": {"layers": 2, "d_model": 8, "patch_length": 6, "stride": 6},
