@@ -142,7 +142,8 @@ def _blocks(u: Tensor, A: Tensor, backwards: bool) -> Iterator[tuple[slice, list
 
 def _states(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, before: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     """States h[t] = exp(Δ[t] A) h[t-1] + Δ[t] B[t] u[t], and their decay exp(Δ A), each ``(B, T, N, D)``."""
-    states, decay = _outer(delta * u, B), _product(delta[:, :, None], A).exp_()
+    states, decay = _outer(delta * u, B), u.new_empty(*u.shape[:2], *A.shape)
+    torch.mul(delta[:, :, None], A, out=decay).exp_()
     for h, a in zip(_in_order(states, reverse), _in_order(decay, reverse), strict=True):
         before = h.addcmul_(a, before)
     return states, decay
@@ -179,7 +180,7 @@ def _gradients(
         part.mul_(previous)
     g_delta = (g_exponent * A).sum(2).addcmul_(g_input, u)
     g_A = g_exponent.mul_(delta[:, :, None]).sum((0, 1))
-    return (_product(g_input, delta), g_delta, g_A, g_B, g_C), carry
+    return (g_input.mul_(delta), g_delta, g_A, g_B, g_C), carry
 
 
 def _in_order(x: Tensor, reverse: bool) -> tuple[Tensor, ...]:
@@ -189,12 +190,7 @@ def _in_order(x: Tensor, reverse: bool) -> tuple[Tensor, ...]:
 
 def _outer(x: Tensor, w: Tensor) -> Tensor:
     """``(B, T, D)`` and ``(B, T, N)`` → ``(B, T, N, D)``."""
-    return _product(x[:, :, None], w[..., None])
-
-
-def _product(x: Tensor, y: Tensor) -> Tensor:
-    """The product with channels innermost in memory, whatever the strides of its factors."""
-    return torch.mul(x, y, out=x.new_empty(torch.broadcast_shapes(x.shape, y.shape)))
+    return torch.mul(x[:, :, None], w[..., None], out=x.new_empty(*w.shape, x.shape[2]))
 
 
 def _over_states(states: Tensor, w: Tensor) -> Tensor:
@@ -204,4 +200,5 @@ def _over_states(states: Tensor, w: Tensor) -> Tensor:
 
 def _over_channels(states: Tensor, x: Tensor) -> Tensor:
     """Sum over D of ``(B, T, N, D)`` weighted by ``(B, T, D)``."""
-    return (states.flatten(0, 1) @ x.reshape(-1, x.shape[2], 1)).view(*x.shape[:2], -1)
+    # a row times a matrix: several times faster here than the matrix times a column
+    return (x.reshape(-1, 1, x.shape[2]) @ states.flatten(0, 1).mT).view(*x.shape[:2], -1)
