@@ -3,7 +3,8 @@
     python -m benchmarks.neuralforecast_cpu [--repeats 5]
 
 iTransformer of the same size (256 wide, 2 layers, 8 heads, feed-forward 256), 32 windows a step, lookback and horizon
-96, ETTh1, no calendar tokens, because the peer's has none. Every measurement is a process of its own; ours and the
+96, ETTh1, no calendar tokens, because the peer's has none. The backtest makes point forecasts
+and a frame of all of them. Every measurement is a process of its own; ours and the
 peer's take turns. Writes ``benchmarks/results/neuralforecast_cpu.json``.
 """
 
@@ -177,16 +178,18 @@ def _ours_backtest(work: Path) -> dict[str, float]:
 
     predictor, series = _ours_stored(work)
     start = time.perf_counter()
-    _, frame = rolling_backtest(predictor, series, "ETTh1")
+    _, frame = rolling_backtest(predictor, series, "ETTh1", intervals=False, baseline=False)
     assert len(frame) == WINDOWS * 96 * 7
     return {"seconds": time.perf_counter() - start}
 
 
 def _peer_backtest(work: Path) -> dict[str, float]:
     rows = _frame().query("ds < '2018-02-21'")
-    start = time.perf_counter()
-    _peer(1).fit(rows, val_size=96)
-    training = time.perf_counter() - start
+    # the peer trains inside its backtest: what one step of training takes, warm, is taken off
+    for _ in range(2):
+        start = time.perf_counter()
+        _peer(1).fit(rows, val_size=96)
+        training = time.perf_counter() - start
     start = time.perf_counter()
     frame = _peer(1).cross_validation(rows, n_windows=WINDOWS, step_size=1, val_size=96)
     assert len(frame) == WINDOWS * 96 * 7
