@@ -179,6 +179,11 @@ class RunStore(Registry):
         """
         check_project(project)
         row = self.show(run_id)
+        if row.kind == "pretrain":
+            raise ForetideError(
+                f"run {row.run_id}: is a pre-trained backbone, which cannot forecast; train from it with "
+                "--training.init_from, and register that run"
+            )
         with self.store.writing() as client:
             for version in self.versions(project):
                 if version.run_id == row.run_id:

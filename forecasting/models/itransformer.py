@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from datasets.options import require, tunable
 from datasets.windows import Batch
-from forecasting.forecaster import Architecture, Forecaster, Recipe, Supports, Task
-from forecasting.layers import Dropout, EncoderLayer, MultiHeadAttention
+from forecasting.forecaster import Architecture, Recipe, Supports, Task
+from forecasting.layers import EncoderLayer, MultiHeadAttention
+from forecasting.variate_tokens import VariateTokenForecaster
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ITransformerConfig(Architecture):
         require(0 <= self.dropout < 1, "architecture.dropout", self.dropout, "0 to below 1")
 
 
-class ITransformer(Forecaster):
+class ITransformer(VariateTokenForecaster):
     """Attention over variates: each variate's whole lookback is one token (paper, section 3).
 
     Calendar features and past covariates are further tokens through the same embedding, as published; future
@@ -59,10 +60,6 @@ class ITransformer(Forecaster):
     def __init__(self, task: Task, architecture: ITransformerConfig, recipe: Recipe) -> None:
         super().__init__(task, architecture, recipe)
         width = architecture.d_model
-        self.embed = nn.Linear(task.lookback, width)
-        self.embed_future = nn.Linear(task.lookback + task.horizon, width) if task.future else None
-        self.embed_static = nn.Linear(task.static, width) if task.static else None
-        self.dropout = Dropout(architecture.dropout)
         self.encoder = nn.ModuleList(
             EncoderLayer(
                 MultiHeadAttention(width, architecture.heads, architecture.dropout),
@@ -76,35 +73,13 @@ class ITransformer(Forecaster):
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, task.horizon * self.head.size)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """See `Forecaster.forward`."""
-        tokens, variates = self._tokens(batch), batch.past.shape[2]
-        for layer in self.encoder[:-1]:
-            tokens = layer(tokens)
-        # what the last layer would make of calendar and covariate tokens is never read
-        outputs = self.project(self.norm(self.encoder[-1](tokens, variates)))  # (B, C, H·P)
-        return outputs.unflatten(-1, (self.task.horizon, self.head.size)).transpose(1, 2)
-
     @torch.no_grad()
     def attention(self, batch: Batch) -> Tensor:
         """Attention maps ``(layers, B, heads, N, N)``; the first C of the N tokens are the variates."""
         normalized, _ = self._normalization.normalize(batch)
-        tokens, maps = self._tokens(normalized), []
+        tokens, maps = self.tokens(normalized), []
         for layer in self.encoder:
             assert isinstance(layer, EncoderLayer)
             maps.append(layer.attention.weights(tokens))
             tokens = layer(tokens)
         return torch.stack(maps)
-
-    def _tokens(self, batch: Batch) -> Tensor:
-        columns = [batch.past]
-        if self.task.calendar:
-            columns.append(batch.past_calendar)
-        if batch.past_covariates is not None and self.task.past:
-            columns.append(batch.past_covariates)
-        tokens = [self.embed(torch.cat(columns, dim=2).transpose(1, 2))]  # (B, C + F + P, D)
-        if self.embed_future is not None and batch.future_covariates is not None:
-            tokens.append(self.embed_future(batch.future_covariates.transpose(1, 2)))
-        if self.embed_static is not None and batch.static is not None:
-            tokens.append(self.embed_static(batch.static)[:, None])
-        return self.dropout(torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0])

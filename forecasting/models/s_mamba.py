@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from datasets.options import require, tunable
 from datasets.windows import Batch
-from forecasting.forecaster import Architecture, Forecaster, Recipe, Supports, Task
+from forecasting.forecaster import Architecture, Recipe, Supports, Task
 from forecasting.layers import Dropout
+from forecasting.variate_tokens import VariateTokenForecaster
 from kernels.selective_scan import bidirectional_selective_scan
 
 
@@ -163,7 +164,7 @@ class SMambaLayer(nn.Module):
         return self.norm_forward(x + self.dropout(self.narrow(hidden)))
 
 
-class SMamba(Forecaster):
+class SMamba(VariateTokenForecaster):
     """Mamba over variates: each variate's whole lookback is one token, and the tokens are scanned from either end.
 
     Calendar features follow the variates as further tokens of the same embedding, as published; then past covariates
@@ -179,22 +180,9 @@ class SMamba(Forecaster):
     def __init__(self, task: Task, architecture: SMambaConfig, recipe: Recipe) -> None:
         super().__init__(task, architecture, recipe)
         width = architecture.d_model
-        self.embed = nn.Linear(task.lookback, width)
-        self.embed_future = nn.Linear(task.lookback + task.horizon, width) if task.future else None
-        self.embed_static = nn.Linear(task.static, width) if task.static else None
-        self.dropout = Dropout(architecture.dropout)
         self.encoder = nn.ModuleList(SMambaLayer(architecture) for _ in range(architecture.layers))
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, task.horizon * self.head.size)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """See `Forecaster.forward`."""
-        tokens, variates = self._tokens(batch), batch.past.shape[2]
-        for layer in self.encoder[:-1]:
-            tokens = layer(tokens)
-        # what the last layer would make of calendar and covariate tokens is never read
-        outputs = self.project(self.norm(self.encoder[-1](tokens, variates)))  # (B, C, H·P)
-        return outputs.unflatten(-1, (self.task.horizon, self.head.size)).transpose(1, 2)
 
     @torch.no_grad()
     def steps(self, batch: Batch) -> Tensor:
@@ -204,22 +192,9 @@ class SMamba(Forecaster):
         selection of Mamba, and the nearest that it has to an attention map.
         """
         normalized, _ = self._normalization.normalize(batch)
-        tokens, found = self._tokens(normalized), []
+        tokens, found = self.tokens(normalized), []
         for layer in self.encoder:
             assert isinstance(layer, SMambaLayer)
             found.append(layer.mamba.steps(tokens))
             tokens = layer(tokens)
         return torch.stack(found)
-
-    def _tokens(self, batch: Batch) -> Tensor:
-        columns = [batch.past]
-        if self.task.calendar:
-            columns.append(batch.past_calendar)
-        if batch.past_covariates is not None and self.task.past:
-            columns.append(batch.past_covariates)
-        tokens = [self.embed(torch.cat(columns, dim=2).transpose(1, 2))]  # (B, C + F + P, D)
-        if self.embed_future is not None and batch.future_covariates is not None:
-            tokens.append(self.embed_future(batch.future_covariates.transpose(1, 2)))
-        if self.embed_static is not None and batch.static is not None:
-            tokens.append(self.embed_static(batch.static)[:, None])
-        return self.dropout(torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0])

@@ -42,6 +42,8 @@ def test_from_a_backbone_to_a_forecast(site: Path, foretide: Foretide) -> None:
     assert made_by(same.out).metrics["mse"] == trained.metrics["mse"]
     refused = foretide("forecast", "--data", "plant.csv", "--model", run_id)
     assert refused.code == 2 and "is a pre-trained backbone, which forecasts nothing yet" in refused.err
+    refused = foretide("models", "register", run_id)
+    assert refused.code == 2 and "is a pre-trained backbone, which cannot forecast" in refused.err
 
 
 def test_a_run_that_is_not_there_is_told_with_the_flag(site: Path, foretide: Foretide) -> None:
