@@ -223,12 +223,13 @@ class QuantileStream:
         horizon = tracker.scale.shape[0]
         self._steps = torch.arange(horizon, device=tracker.scale.device)
         self._delay = self._steps // stride + 1
-        # what later origins will be issued, as far as it is known; its first row is complete
-        self._pending = tracker.current.expand((horizon - 1) // stride + 1, *tracker.current.shape).clone()
+        # what the next origins will be issued, as far as it is known, as a ring: the row of the next one is complete
+        rows = (horizon - 1) // stride + 2
+        self._ring, self._at = tracker.current.expand(rows, *tracker.current.shape).clone(), 0
 
     def next(self) -> Tensor:
         """Quantiles ``(H, C, Q)`` for the origin after the last one seen."""
-        return self._pending[0].clone()
+        return self._ring[self._at].clone()
 
     @torch.no_grad()
     def issue(self, residuals: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -238,14 +239,15 @@ class QuantileStream:
         """
         seen, current = observed(residuals, mask).unsqueeze(-1), self._tracker.current
         up, down = self._tracker.moves()
-        issued = torch.cat([self._pending, current.new_empty(len(residuals), *current.shape)])
+        issued = current.new_empty(len(residuals), *current.shape)
         for origin in range(len(residuals)):
+            issued[origin] = self._ring[self._at]
             above = residuals[origin].unsqueeze(-1) > issued[origin]
             current += torch.where(above, up, down) * seen[origin]
             current.copy_(current.sort(dim=-1).values)
-            issued[origin + self._delay, self._steps] = current
-        self._pending = issued[len(residuals) :].clone()
-        return issued[: len(residuals)]
+            self._ring[(self._at + self._delay) % len(self._ring), self._steps] = current
+            self._at = (self._at + 1) % len(self._ring)
+        return issued
 
 
 @torch.no_grad()
