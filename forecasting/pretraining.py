@@ -20,9 +20,10 @@ from forecasting import artifact, losses, models
 from forecasting.artifact import Artifact
 from forecasting.config import HeadOptions, RunConfig, config_of, read_yaml
 from forecasting.engine import Fit, fit
-from forecasting.experiment import Outcome, Stages, build_model, data_checksum, digest, run_facts, schema_of
+from forecasting.experiment import Outcome, build_model
 from forecasting.forecaster import Forecaster, Supports
 from forecasting.protocol import Prepared, check_model, prepare
+from forecasting.record import Stages, data_checksum, digest, run_facts, schema_of
 from forecasting.transfer import BACKBONE
 
 _BATCH = 256

@@ -55,7 +55,7 @@ def demo(output: Path = Path("foretide-demo")) -> DemoResult:
     from app.tables import SCORE_NOTE, score_table
     from datasets.files import atomic_path, ensure_writable
     from forecasting.config import read_config
-    from forecasting.experiment import Stages
+    from forecasting.record import Stages
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

@@ -9,7 +9,8 @@ from forecasting.config import RunConfig
 
 if TYPE_CHECKING:
     from app.runs import RunStore
-    from forecasting.experiment import Outcome, Stages
+    from forecasting.experiment import Outcome
+    from forecasting.record import Stages
 
 
 @dataclass(frozen=True)
