@@ -43,6 +43,8 @@ EXTRAS = {"statsforecast": "classical", "neuralforecast": "oracles", "transforme
 # One thread for each process, before torch is imported: spinning threads of several processes starve each other.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
     os.environ[_name] = "1"
+# Help pages are as wide as a terminal; here, as none.
+os.environ["COLUMNS"] = "110"
 # A developer's own stores are not for tests.
 for _name in ("FORETIDE_HOME", "FORETIDE_DATABASE", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)

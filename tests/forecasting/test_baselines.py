@@ -13,7 +13,7 @@ from forecasting.baselines import classical, drift, seasonal_naive
 
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: a CUDA device")),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="not here: no GPU")),
 ]
 NAN = torch.nan
 

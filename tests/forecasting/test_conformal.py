@@ -18,7 +18,7 @@ from forecasting.metrics import coverage, masked_mean
 
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: a CUDA device")),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="not here: no GPU")),
 ]
 
 

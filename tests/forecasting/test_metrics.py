@@ -15,7 +15,7 @@ from forecasting.conformal import LEVELS
 
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: a CUDA device")),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="not here: no GPU")),
 ]
 MANY = [level / 2000 for level in range(1, 2000)]
 
