@@ -1,7 +1,7 @@
 """Checks of a table: order and grid of its time stamps, and every column of numbers."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, get_args, Any
 
 import numpy as np
 
@@ -16,20 +16,7 @@ if TYPE_CHECKING:
 
 _HOUR = 3_600_000_000
 _RUN = 8
-_ORDER: tuple[Kind, ...] = (
-    "non_numeric",
-    "unsorted",
-    "duplicate",
-    "mixed_frequency",
-    "gap",
-    "sentinel",
-    "infinite",
-    "missing",
-    "empty",
-    "daylight_saving",
-    "constant",
-    "outlier",
-)
+_ORDER: tuple[Kind, ...] = get_args(Kind)
 
 
 def inspect(
