@@ -1,7 +1,7 @@
 """Checks of a table: order and grid of its time stamps, and every column of numbers."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, get_args, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
