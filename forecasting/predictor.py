@@ -98,7 +98,7 @@ class Predictor:
             samples: Sample paths to draw from validation errors.
 
         Returns:
-            ``forecast (time, variate)``, ``quantile (time, variate, level)`` and, if asked for, ``sample (sample,
+            ``forecast (time, variate)``, ``quantile (time, variate, level)`` and, if asked for, ``sample (path,
             time, variate)``, in original units; with a leading dim ``unique_id`` and coordinates ``ds (unique_id,
             step)`` and ``origin (unique_id)`` for many series.
         """
@@ -256,14 +256,14 @@ def forecast_dataset(
         dims = {
             "forecast": ("time", "variate"),
             "quantile": ("time", "variate", "level"),
-            "sample": ("sample", "time", "variate"),
+            "sample": ("path", "time", "variate"),
         }
         data = {name: (dims[name], table[0]) for name, table in tables.items()}
         return xr.Dataset(data, coords={"time": times[0], **coordinates}, attrs=attrs)
     dims = {
         "forecast": ("unique_id", "step", "variate"),
         "quantile": ("unique_id", "step", "variate", "level"),
-        "sample": ("unique_id", "sample", "step", "variate"),
+        "sample": ("unique_id", "path", "step", "variate"),
     }
     data = {name: (dims[name], table) for name, table in tables.items()}
     steps = np.arange(1, times.shape[1] + 1)

@@ -82,7 +82,7 @@ def test_a_shorter_horizon_is_the_start_of_the_longer_one(predictor: Predictor, 
 
 def test_sample_paths_hang_together(predictor: Predictor, series: xr.Dataset) -> None:
     found = predictor.forecast(series, samples=400, seed=1)
-    assert found["sample"].dims == ("sample", "time", "variate") and found.sizes["sample"] == 400
+    assert found["sample"].dims == ("path", "time", "variate") and found.sizes["path"] == 400
     again = predictor.forecast(series, samples=400, seed=1)
     xr.testing.assert_equal(found["sample"], again["sample"])
     assert not found["sample"].equals(predictor.forecast(series, samples=400, seed=2)["sample"])
@@ -259,7 +259,7 @@ def test_many_series_known_and_new(config: Make, tmp_path: Path) -> None:
     assert found["unique_id"].values.tolist() == ["s2", "s1", "s0"] and found["step"].values.tolist() == list(
         range(1, 8)
     )
-    assert found["sample"].dims == ("unique_id", "sample", "step", "variate")
+    assert found["sample"].dims == ("unique_id", "path", "step", "variate")
     for number, name in ((0, "s0"), (1, "s1"), (2, "s2")):
         mine, length = found.sel(unique_id=name), len(frames[number])
         assert mine["ds"].values[0] == np.datetime64("2023-01-01") + np.timedelta64(length, "D")
