@@ -10,7 +10,7 @@ from forecasting.record import Stages, digest, project_of, run_facts
 def test_a_run_says_when_it_began_and_not_when_it_ended() -> None:
     facts = run_facts("a1b2c3", RunConfig("ETTh1"), "foretide train", time.perf_counter() - 100, Stages())
     began = datetime.fromisoformat(facts["started"])
-    assert abs(began - (datetime.now(UTC) - timedelta(seconds=100))) < timedelta(seconds=5)
+    assert abs(began - (datetime.now(UTC) - timedelta(seconds=100))) < timedelta(minutes=1)
     assert facts["seconds"] >= 100 and facts["command"] == "foretide train"
 
 
