@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets.files import atomic_path
+from forecasting.environment import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -211,18 +212,7 @@ def require_idle(limit: float = 0.15, patience: float = 120.0) -> float:
 def describe_device() -> str:
     """The processor with its cores, and the GPU where torch is in use and sees one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        name = next(
-            (
-                line.split(":", 1)[1].strip()
-                for line in information.read_text().splitlines()
-                if line.startswith("model name")
-            ),
-            name,
-        )
-    cpu = f"{name}, {cores} cores"
+    cpu = f"{processor()}, {cores} cores"
     torch = sys.modules.get("torch")
     return f"{torch.cuda.get_device_name()} ({cpu})" if torch is not None and torch.cuda.is_available() else cpu
 

@@ -17,7 +17,6 @@ from datasets.panel import Panel
 from datasets.splits import Borders
 from datasets.windows import Windows
 from forecasting.artifact import Artifact
-from forecasting.bootstrap import block_bootstrap
 from forecasting.config import RunConfig
 from forecasting.engine import Prediction, predict
 from forecasting.evaluate import Scores, Sink, evaluate, seasonal_scales, summary
@@ -27,6 +26,7 @@ from forecasting.experiment import (
     baseline_config,
     baseline_data,
     compare_scores,
+    difference,
     scored,
     train_model,
 )
@@ -103,19 +103,8 @@ def difference_rows(stored: Mapping[str, Artifact]) -> list[dict[str, Any]]:
                     f"{name}: found {len(mine)} test windows, {first} has {len(theirs)}; expected the same split"
                 )
             mine, theirs = scored(mine, theirs)
-            block = min(2 * int(base.schema["horizon"]), len(mine) // 2) if base.schema["series"] == 1 else 1
-            interval = block_bootstrap(mine - theirs, block)
-            rows.append(
-                {
-                    "model": name,
-                    "baseline": first,
-                    "metric": metric,
-                    "difference": interval.mean,
-                    "lower": interval.lower,
-                    "upper": interval.upper,
-                    "verdict": interval.verdict,
-                }
-            )
+            found = difference(mine, theirs, int(base.schema["horizon"]), base.schema["series"] == 1)
+            rows.append({"model": name, "baseline": first, "metric": metric, **found})
     return rows
 
 

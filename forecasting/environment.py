@@ -33,11 +33,12 @@ def device_name() -> str:
 
 def processor() -> str:
     """The name of the processor."""
+    unknown = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return unknown
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), unknown)
 
 
 def commit() -> str | None:

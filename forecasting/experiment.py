@@ -266,21 +266,28 @@ def compare_scores(
             mine, theirs = scored(mine, theirs)
             if len(mine) < 4:
                 continue
-            block = min(2 * horizon, len(mine) // 2) if one_series else 1
-            interval = block_bootstrap(mine - theirs, block, seed=seed)
-            rows.append(
-                {
-                    "model": model,
-                    "baseline": name,
-                    "metric": metric,
-                    "difference": interval.mean,
-                    "lower": interval.lower,
-                    "upper": interval.upper,
-                    "baseline_score": float(theirs.mean()),
-                    "verdict": interval.verdict,
-                }
-            )
+            found = difference(mine, theirs, horizon, one_series, seed)
+            rows.append({"model": model, "baseline": name, "metric": metric, **found})
     return rows
+
+
+def difference(mine: np.ndarray, theirs: np.ndarray, horizon: int, one_series: bool, seed: int = 0) -> dict[str, Any]:
+    """Mean difference of the errors of two models at the same origins, with its block-bootstrap interval.
+
+    Args:
+        mine, theirs: ``(W,)`` in the order of the origins.
+        horizon: Origins over which horizons overlap.
+        one_series: See `compare_scores`.
+    """
+    block = min(2 * horizon, len(mine) // 2) if one_series else 1
+    interval = block_bootstrap(mine - theirs, block, seed=seed)
+    return {
+        "difference": interval.mean,
+        "lower": interval.lower,
+        "upper": interval.upper,
+        "baseline_score": float(theirs.mean()),
+        "verdict": interval.verdict,
+    }
 
 
 def scored(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

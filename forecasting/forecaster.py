@@ -56,6 +56,30 @@ class Supports:
     probabilistic: bool = True
     longest_lookback: int | None = None
 
+    def task(
+        self,
+        lookback: int,
+        horizon: int,
+        season: int,
+        *,
+        variates: int,
+        calendar: int,
+        past: int,
+        future: int,
+        static: int,
+    ) -> Task:
+        """The sizes for a model, restricted to the inputs that it uses; counts as in `Task`."""
+        return Task(
+            lookback,
+            horizon,
+            variates,
+            calendar if self.calendar else 0,
+            past if self.past else 0,
+            future if self.future else 0,
+            static if self.static else 0,
+            season,
+        )
+
 
 @dataclass(frozen=True)
 class Architecture:

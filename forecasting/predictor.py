@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from forecasting.artifact import Artifact
 from forecasting.config import RunConfig
 from forecasting.conformal import LEVELS, sample_paths
 from forecasting.engine import predict
-from forecasting.forecaster import Forecaster, Recipe, Task
+from forecasting.forecaster import Forecaster, Recipe
 from forecasting.intervals import LEVEL_TENSOR, Calibration, Intervals
 from forecasting.protocol import Series
 from forecasting.transfer import BACKBONE, under
@@ -296,20 +297,11 @@ def naive_forecast(series: xr.Dataset, lookback: int, horizon: int, season: int)
     )
 
 
-def _restore(config: RunConfig, stored: dict[str, object], weights: dict[str, Tensor]) -> Forecaster:
+def _restore(config: RunConfig, stored: dict[str, Any], weights: dict[str, Tensor]) -> Forecaster:
     kind = models.find(config.model)
-    supports = kind.supports
-    names = schema_names(stored)
-    task = Task(
-        config.lookback,
-        config.horizon,
-        len(names["variates"]),
-        len(names["calendar_names"]) if supports.calendar else 0,
-        len(names["past"]) if supports.past else 0,
-        len(names["future"]) if supports.future else 0,
-        len(names["static"]) if supports.static else 0,
-        int(str(stored["season"])),
-    )
+    counts = {name: len(stored[name]) for name in ("variates", "past", "future", "static")}
+    season, calendar = int(stored["season"]), len(stored["calendar_names"])
+    task = kind.supports.task(config.lookback, config.horizon, season, calendar=calendar, **counts)
     model = kind(
         task,
         models.architecture(config.model, config.architecture),
@@ -326,12 +318,6 @@ def _restore(config: RunConfig, stored: dict[str, object], weights: dict[str, Te
             )
     model.load_state_dict(own)
     return model
-
-
-def schema_names(stored: dict[str, object]) -> dict[str, list[str]]:
-    """The lists of names in a stored schema."""
-    kinds = ("variates", "calendar_names", "past", "future", "static")
-    return {kind: list(stored[kind]) for kind in kinds}  # type: ignore[call-overload]
 
 
 def _source(series: Series) -> str:

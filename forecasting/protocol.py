@@ -76,15 +76,15 @@ class Prepared:
     def task(self, supports: Supports) -> Task:
         """The sizes for a model, restricted to the inputs that it uses."""
         panel = self.panel
-        return Task(
+        return supports.task(
             self.lookback,
             self.horizon,
-            len(panel.variates),
-            panel.calendar.shape[1] if supports.calendar else 0,
-            len(panel.past_names) if supports.past else 0,
-            len(panel.future_names) if supports.future else 0,
-            len(panel.static_names) if supports.static else 0,
             self.season,
+            variates=len(panel.variates),
+            calendar=panel.calendar.shape[1],
+            past=len(panel.past_names),
+            future=len(panel.future_names),
+            static=len(panel.static_names),
         )
 
 
